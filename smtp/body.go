@@ -1,0 +1,187 @@
+package smtp
+
+import (
+	"io"
+	"sync"
+	"sync/atomic"
+)
+
+// Sizes of the pooled pieces a Body is made of: nearly all mail fits one small piece, large mail pays few.
+const (
+	smallPiece = 16 << 10
+	largePiece = 64 << 10
+)
+
+var (
+	smallPieces = sync.Pool{New: func() any { return new([smallPiece]byte) }}
+	largePieces = sync.Pool{New: func() any { return new([largePiece]byte) }}
+)
+
+// Body is the bytes of one message in wire form: CRLF line ends, no dot-stuffing, no terminating dot. They lie in
+// pooled pieces and are never copied on their way from the receiving socket to the journal and the sending socket.
+//
+// A Body is filled by one goroutine ([Body.Free], [Body.Extend], [Body.Prepend]) and then only read, by any number. It starts
+// with one reference; who keeps it takes another with [Body.Retain], and everyone ends with [Body.Release]. After the last
+// Release the bytes belong to the next message: no slice got from Pieces may be used any more.
+type Body struct {
+	refs   atomic.Int32
+	front  []byte   // trace headers set before the received bytes
+	pieces [][]byte // filled parts of the pooled arrays
+	size   int64
+
+	// EightBit says that an octet above 127 occurs. DotLine says that some line begins with a dot, so that DATA must
+	// stuff it (RFC 5321, 4.5.2). Both are set by whoever fills the body.
+	EightBit bool
+	DotLine  bool
+}
+
+// NewBody returns an empty body with one reference.
+func NewBody() *Body {
+	b := new(Body)
+	b.refs.Store(1)
+	return b
+}
+
+// BodyOf returns a body that holds a copy of p, which must be in wire form.
+func BodyOf(p []byte) *Body {
+	b := NewBody()
+	b.Append(p)
+	return b
+}
+
+// Append copies p to the end and keeps the flags EightBit and DotLine true to it. p may be cut anywhere.
+func (b *Body) Append(p []byte) {
+	for _, c := range p {
+		if c >= 0x80 {
+			b.EightBit = true
+			break
+		}
+	}
+	if !b.DotLine {
+		b.DotLine = b.startsDotLine(p)
+	}
+	for len(p) > 0 {
+		n := copy(b.Free(), p)
+		b.Extend(n)
+		p = p[n:]
+	}
+}
+
+func (b *Body) startsDotLine(p []byte) bool {
+	var last byte = '\n' // the first octet of a body begins a line
+	if b.size > 0 {
+		piece := b.pieces[len(b.pieces)-1]
+		last = piece[len(piece)-1]
+	}
+	for _, c := range p {
+		if c == '.' && last == '\n' {
+			return true
+		}
+		last = c
+	}
+	return false
+}
+
+// Free returns unused space at the end, never empty. What is written there becomes part of the body by [Body.Extend].
+func (b *Body) Free() []byte {
+	if n := len(b.pieces); n > 0 {
+		last := b.pieces[n-1]
+		if len(last) < cap(last) {
+			return last[len(last):cap(last)]
+		}
+	}
+	var piece []byte
+	if len(b.pieces) == 0 {
+		piece = smallPieces.Get().(*[smallPiece]byte)[:0]
+	} else {
+		piece = largePieces.Get().(*[largePiece]byte)[:0]
+	}
+	b.pieces = append(b.pieces, piece)
+	return piece[:cap(piece)]
+}
+
+// Extend takes the first n bytes of what Free returned last into the body.
+func (b *Body) Extend(n int) {
+	last := &b.pieces[len(b.pieces)-1]
+	*last = (*last)[:len(*last)+n]
+	b.size += int64(n)
+}
+
+// Truncate drops the last n bytes, which must lie within what the last Extend added.
+func (b *Body) Truncate(n int) {
+	last := &b.pieces[len(b.pieces)-1]
+	*last = (*last)[:len(*last)-n]
+	b.size -= int64(n)
+}
+
+// Prepend puts p before all bytes there are: trace headers, newest first (RFC 5321, 4.4). It keeps p.
+func (b *Body) Prepend(p []byte) {
+	if b.front != nil {
+		p = append(p[:len(p):len(p)], b.front...)
+		b.size -= int64(len(b.front))
+	}
+	b.front = p
+	b.size += int64(len(p))
+}
+
+// Size returns the octets of the body, prepended ones included.
+func (b *Body) Size() int64 { return b.size }
+
+// AppendPieces appends the body's bytes to dst as slices, in order, for a vectored write.
+func (b *Body) AppendPieces(dst [][]byte) [][]byte {
+	if len(b.front) > 0 {
+		dst = append(dst, b.front)
+	}
+	for _, p := range b.pieces {
+		if len(p) > 0 {
+			dst = append(dst, p)
+		}
+	}
+	return dst
+}
+
+// Reader reads the body from its begin. It holds no reference of its own.
+func (b *Body) Reader() io.Reader { return &bodyReader{rest: b.AppendPieces(nil)} }
+
+type bodyReader struct{ rest [][]byte }
+
+func (r *bodyReader) Read(p []byte) (int, error) {
+	n := 0
+	for n < len(p) && len(r.rest) > 0 {
+		k := copy(p[n:], r.rest[0])
+		n += k
+		if r.rest[0] = r.rest[0][k:]; len(r.rest[0]) == 0 {
+			r.rest = r.rest[1:]
+		}
+	}
+	if n == 0 && len(p) > 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// Retain takes one more reference and returns b.
+func (b *Body) Retain() *Body {
+	b.refs.Add(1)
+	return b
+}
+
+// Release gives one reference back; the last one returns the pieces to their pools.
+func (b *Body) Release() {
+	switch n := b.refs.Add(-1); {
+	case n > 0:
+		return
+	case n < 0:
+		panic("smtp: Body released more often than retained")
+	}
+	for i, p := range b.pieces {
+		switch cap(p) {
+		case smallPiece:
+			smallPieces.Put((*[smallPiece]byte)(p[:smallPiece]))
+		case largePiece:
+			largePieces.Put((*[largePiece]byte)(p[:largePiece]))
+		}
+		b.pieces[i] = nil
+	}
+	b.pieces, b.front = nil, nil
+}
