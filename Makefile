@@ -1,0 +1,55 @@
+# Everything a contributor runs. `make` alone lists the targets; `make demo` and `make test` need GNU make and Go, no more.
+
+SHELL        := /bin/sh
+GO           ?= go
+FUZZTIME     ?= 60s
+BENCHTIME    ?= 1s
+BENCH        ?= .
+PKG          ?= ./...
+MESSAGES     ?= 1000
+SEED         ?=
+RUNS         ?=
+
+# The binary is static; only the race detector needs a C compiler.
+export CGO_ENABLED ?= 0
+TOOL         := $(GO) tool -modfile=tools/go.mod
+# The commit is stamped into the binary where git can tell it.
+VCS          := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test check race bench crash fuzz interop generate ci
+
+help: ## show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## compile the static binary to bin/godwit
+	$(GO) build -trimpath -buildvcs=$(VCS) -o bin/godwit ./cmd/godwit
+
+demo: build ## run the product against a simulated internet on loopback (MESSAGES=1000)
+	./bin/godwit demo --messages $(MESSAGES)
+
+test: ## all tests that need nothing but Go
+	$(GO) test $(PKG)
+
+check: ## format, vet, lint, floors, package docs, tidy and generated files clean
+	@scripts/check
+
+race: ## all tests under the race detector, goroutine leaks included (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race $(PKG)
+
+bench: ## benchmarks with allocations (BENCH=regexp PKG=./smtp/... BENCHTIME=1s)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)
+
+crash: ## long crash loops and error injection (SEED=n repeats one run, RUNS=n sets how many)
+	@SEED='$(SEED)' RUNS='$(RUNS)' scripts/crash
+
+fuzz: ## every Fuzz function for FUZZTIME (60s) each
+	@FUZZTIME='$(FUZZTIME)' PKG='$(PKG)' scripts/fuzz
+
+interop: ## dialogs with real servers and clients of the distribution (Debian; needs root for packages)
+	@scripts/interop
+
+generate: ## rewrite the reference docs from code
+	$(GO) run ./internal/docgen
+
+ci: check test race ## what CI runs
