@@ -2,8 +2,9 @@ package event
 
 import "fmt"
 
-// Reason says why an entry or a message moved, in terms of what Godwit did or saw. The list is closed; names are stable. The
-// zero value means that no reason applies and is not written.
+// Reason says why an entry or a message moved, in terms of what Godwit did or saw. The list is closed; names and numbers are
+// stable (records on disk hold them), so that a new one goes to the end. The zero value means that no reason applies and is
+// not written.
 type Reason uint8
 
 const (
