@@ -174,10 +174,10 @@ func TestParseLine(t *testing.T) {
 func FuzzEvent(f *testing.F) {
 	f.Add("id", "text", "\xff\n\u2028<", int64(0), int64(12345), uint8(1), uint8(2), uint8(3), 550)
 	f.Add("", "", "", int64(math.MaxInt64), int64(-1), uint8(0), uint8(255), uint8(0), 0)
-	const century = int64(100 * 365 * 24 * time.Hour)
+	const century, us = int64(100 * 365 * 24 * time.Hour / time.Microsecond), int64(time.Microsecond)
 	f.Fuzz(func(t *testing.T, id, a, b string, at, ns int64, typ, reason, class uint8, code int) {
 		e := &Event{Time: time.UnixMilli(at % 253402300800000).UTC(), ID: id, Message: a, Recipient: b, Sender: a + b, Explanation: b + a,
-			Reply: Reply{Code: code, Text: b}, Attempt: code, Size: at, Timings: Timings{DNS: Millis(ns % century), Final: Millis(at % century)},
+			Reply: Reply{Code: code, Text: b}, Attempt: code, Size: at, Timings: Timings{DNS: Millis(ns % century * us), Final: Millis(at % century * us)},
 			Type: Types()[int(typ)%len(Types())], Reason: Reasons()[int(reason)%len(Reasons())],
 			Class: Classes()[int(class)%len(Classes())], Reused: code%2 == 0}
 		if e.Time.Year() < 0 || e.Time.Year() > 9999 {
