@@ -1,0 +1,192 @@
+// Package httpapi answers HTTP. There are two handlers, for two audiences:
+//
+//   - [New] is the administrators' interface of package api, served on the admin socket, where the file permission is the
+//     credential;
+//   - [Public] has what monitoring needs and nothing else: /metrics, /healthz and /readyz.
+//
+// Errors are RFC 9457 problems. Handlers are thin: each reads its request, asks the one package that knows, and writes the
+// answer; what the words of the answer are stands in package api.
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/godwit-mta/godwit/api"
+)
+
+// Server is what the administrators' interface asks: the running server, in the words of package api. Its errors may be
+// [*api.Problem]s, which are passed on as they are; anything else is a 500 whose detail goes to the log.
+type Server interface {
+	Status() api.Status
+	Queues(ctx context.Context, q api.QueueQuery) (api.QueueList, error)
+	Queue(ctx context.Context, domain, tenant string, limit int) ([]api.QueueDetail, error)
+	Message(ctx context.Context, id string) (api.Message, error)
+	Act(ctx context.Context, a api.Action) (api.ActionResult, error)
+	SpoolStats() api.SpoolStats
+	Reload(ctx context.Context) (api.ReloadResult, error)
+}
+
+const (
+	maxRequest    = 1 << 20 // octets of a request body
+	defaultQueues = 100
+	maxQueues     = 10_000
+	defaultShown  = 20
+	maxShown      = 1_000
+)
+
+// New returns the administrators' handler.
+func New(s Server, logger *slog.Logger) http.Handler {
+	h := &handler{server: s, log: logger}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", h.answer(func(r *http.Request) (any, error) { return s.Status(), nil }))
+	mux.HandleFunc("GET /v1/queues", h.answer(h.queues))
+	mux.HandleFunc("GET /v1/queues/{domain}", h.answer(h.queue))
+	mux.HandleFunc("GET /v1/messages/{id}", h.answer(h.message))
+	mux.HandleFunc("POST /v1/actions", h.answer(h.act))
+	mux.HandleFunc("GET /v1/spool/stats", h.answer(func(r *http.Request) (any, error) { return s.SpoolStats(), nil }))
+	mux.HandleFunc("POST /v1/reload", h.answer(func(r *http.Request) (any, error) { return s.Reload(r.Context()) }))
+	mux.HandleFunc("/", h.answer(func(r *http.Request) (any, error) {
+		return nil, problem(http.StatusNotFound, "there is nothing at %s %s", r.Method, r.URL.Path)
+	}))
+	return mux
+}
+
+// Health says whether the process works at all, and whether it takes mail now; nil is yes.
+type Health interface {
+	Alive() error
+	Ready() error
+}
+
+// Public returns the handler for monitoring.
+func Public(health Health, metrics prometheus.Gatherer, logger *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelError),
+	}))
+	mux.HandleFunc("GET /healthz", probe(health.Alive))
+	mux.HandleFunc("GET /readyz", probe(health.Ready))
+	return mux
+}
+
+func probe(check func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if err := check(); err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, err)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	}
+}
+
+type handler struct {
+	server Server
+	log    *slog.Logger
+}
+
+func (h *handler) queues(r *http.Request) (any, error) {
+	v := r.URL.Query()
+	limit, err := number(v.Get("limit"), defaultQueues, maxQueues)
+	if err != nil {
+		return nil, err
+	}
+	q := api.QueueQuery{Tenant: v.Get("tenant"), Domain: v.Get("domain"), State: v.Get("state"), Limit: limit}
+	switch q.State {
+	case "", "waiting", "claimed", "held":
+	default:
+		return nil, problem(http.StatusUnprocessableEntity, "state %q is not one of waiting, claimed, held", q.State)
+	}
+	return h.server.Queues(r.Context(), q)
+}
+
+func (h *handler) queue(r *http.Request) (any, error) {
+	v := r.URL.Query()
+	limit, err := number(v.Get("limit"), defaultShown, maxShown)
+	if err != nil {
+		return nil, err
+	}
+	return h.server.Queue(r.Context(), r.PathValue("domain"), v.Get("tenant"), limit)
+}
+
+func (h *handler) message(r *http.Request) (any, error) {
+	return h.server.Message(r.Context(), r.PathValue("id"))
+}
+
+func (h *handler) act(r *http.Request) (any, error) {
+	var a api.Action
+	dec := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxRequest))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&a); err != nil {
+		return nil, problem(http.StatusBadRequest, "the request is no action: %v", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, problem(http.StatusBadRequest, "the request has something behind the action")
+	}
+	switch a.Verb {
+	case api.Hold, api.Release, api.Retry, api.Bounce, api.Cancel:
+	default:
+		return nil, problem(http.StatusUnprocessableEntity, "verb %q is not one of hold, release, retry, bounce, cancel", a.Verb)
+	}
+	if a.Selection == (api.Selection{}) {
+		return nil, problem(http.StatusUnprocessableEntity, "the selection is empty; set all to mean every entry")
+	}
+	return h.server.Act(r.Context(), a)
+}
+
+// answer wraps a question so that its answer is written as JSON and its error as a problem.
+func (h *handler) answer(ask func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := ask(r)
+		if err != nil {
+			h.fail(w, r, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(v); err != nil {
+			h.log.DebugContext(r.Context(), "answer not written", "path", r.URL.Path, "error", err)
+		}
+	}
+}
+
+func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var p *api.Problem
+	if !errors.As(err, &p) {
+		h.log.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "error", err)
+		p = &api.Problem{Title: http.StatusText(http.StatusInternalServerError), Status: http.StatusInternalServerError,
+			Detail: "the server could not do this; its log says why"}
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.Status)
+	if err := json.NewEncoder(w).Encode(p); err != nil {
+		h.log.DebugContext(r.Context(), "problem not written", "path", r.URL.Path, "error", err)
+	}
+}
+
+func problem(status int, format string, args ...any) *api.Problem {
+	return &api.Problem{Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}
+}
+
+// number reads a limit from a query; absent means the default, too much means the most.
+func number(s string, def, most int) (int, error) {
+	if s == "" {
+		return def, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 {
+		return 0, problem(http.StatusUnprocessableEntity, "limit %q is not a number from 1 on", s)
+	}
+	return min(n, most), nil
+}
