@@ -1,0 +1,75 @@
+package config
+
+import "time"
+
+// DefaultStream is the key of delivery.max_age that stands for every stream not named, and the stream of a listener that names none.
+const DefaultStream = "default"
+
+// DefaultTenant owns the mail of a listener that names no tenant.
+const DefaultTenant = "default"
+
+// Default returns the configuration of an empty file, except what depends on the machine or on other keys: hostname and
+// events.dir are left empty here and filled by [Parse]. All defaults stand in this file.
+func Default() *Config {
+	const minute, hour, day = time.Minute, time.Hour, 24 * time.Hour
+	return &Config{
+		DataDir:      "/var/lib/godwit",
+		DrainTimeout: 30 * time.Second,
+		Limits: Limits{
+			MessageSize:       50 * MiB,
+			Recipients:        1000,
+			Sessions:          20_000,
+			SessionsPerClient: 1000,
+			CommandTimeout:    5 * minute,
+			DataTimeout:       5 * minute,
+			WriteTimeout:      minute,
+			SessionAge:        day,
+			MinDataRate:       100,
+			CommandLine:       4 * KiB,
+			TextLine:          8 * KiB,
+			HeaderSize:        256 * KiB,
+			BadCommands:       20,
+			Hops:              50,
+		},
+		Delivery: Delivery{
+			Port:   25,
+			MaxAge: map[string]time.Duration{DefaultStream: 72 * hour},
+			Retry: []time.Duration{ // elapsed since the first attempt
+				2 * minute,  // 2 min
+				5 * minute,  // 7 min
+				10 * minute, // 17 min
+				20 * minute, // 37 min
+				40 * minute, // 1 h 17 min
+				hour,        // 2 h 17 min
+				2 * hour,    // 4 h 17 min
+				4 * hour,    // 8 h 17 min, and every 4 h from here
+			},
+			RetryJitter:            15,
+			DelayNoticeAfter:       4 * hour,
+			DelayNotices:           "asked",
+			MaxAttemptsInFlight:    500,
+			ConnectionsPerQueue:    20,
+			ConnectTimeout:         30 * time.Second,
+			IdleTimeout:            30 * time.Second,
+			TransactionsPerSession: 100,
+		},
+		DNS:     DNS{Timeout: 3 * time.Second},
+		Journal: Journal{SegmentSize: 64 * MiB},
+		Events: Events{
+			MaxSize:  256 * MiB,
+			MaxAge:   day,
+			Keep:     100,
+			KeepFor:  30 * day,
+			Compress: "gzip",
+		},
+		Log:    Log{Level: "info", Format: "text"},
+		Memory: Memory{Bodies: 128 * MiB},
+	}
+}
+
+// defaultListener holds what a listener in the file has before its own keys are read. Limits stay zero: zero inherits.
+func defaultListener() Listener {
+	return Listener{Tenant: DefaultTenant, Stream: DefaultStream}
+}
+
+func defaultRoute() Route { return Route{Protocol: "smtp"} }

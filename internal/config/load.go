@@ -1,0 +1,123 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+// MaxFileSize bounds a configuration file in octets.
+const MaxFileSize = 4 << 20
+
+// Load reads, checks and completes the file at path. The error is [Problems] if the file could be read but must not be used.
+func Load(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, MaxFileSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	return Parse(path, data)
+}
+
+// Parse reads, checks and completes a configuration. name stands for the file in messages. The error is [Problems], all there are.
+func Parse(name string, data []byte) (*Config, error) {
+	cfg := Default()
+	d := &decoder{file: name, cfg: cfg, anchors: make(map[string]ast.Node), origins: make(map[string]Origin)}
+	if len(data) > MaxFileSize {
+		d.problem(nil, "", fmt.Sprintf("is larger than %s", Size(MaxFileSize)), "check that this is the file you mean")
+		return nil, d.problems
+	}
+	d.decode(data)
+	d.complete()
+	if len(d.problems) == 0 {
+		// Half a configuration gives follow-up complaints that only confuse, so the values are checked once all could be read.
+		d.validate()
+	}
+	if len(d.problems) > 0 {
+		d.problems.sort()
+		return nil, d.problems
+	}
+	cfg.file, cfg.origins = name, d.origins
+	cfg.advice.sort()
+	return cfg, nil
+}
+
+func (d *decoder) decode(data []byte) {
+	// A byte order mark is what some editors leave; it is no part of the text.
+	tree, err := parser.ParseBytes(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), 0, parser.AllowDuplicateMapKey())
+	if err != nil {
+		d.syntax(err)
+		return
+	}
+	var body ast.Node
+	for _, doc := range tree.Docs {
+		if doc.Body == nil || doc.Body.Type() == ast.NullType {
+			continue
+		}
+		if body != nil {
+			d.problem(doc.Body.GetToken(), "", "a second YAML document begins here", "keep one document in the file")
+			return
+		}
+		body = doc.Body
+	}
+	if body == nil {
+		return
+	}
+	ast.Walk(collectAnchors(d.anchors), body)
+	root := reflect.ValueOf(d.cfg).Elem()
+	d.limitsFirst(body)
+	d.structure(body, body.GetToken(), root, "")
+}
+
+// limitsFirst reads the top-level limits before all else, since each listener begins as a copy of them. What is wrong with them is
+// noted when they are read again in their turn.
+func (d *decoder) limitsFirst(body ast.Node) {
+	early := *d
+	early.problems = nil
+	pairs, ok := early.pairs(body, nil, "")
+	if !ok {
+		return
+	}
+	for _, pair := range pairs {
+		if pair.Key.GetToken().Value == "limits" {
+			early.value(pair.Value, pair.Key.GetToken(), reflect.ValueOf(&d.cfg.Limits).Elem(), "limits", "")
+		}
+	}
+}
+
+// complete fills what depends on the machine or on other keys.
+func (d *decoder) complete() {
+	c := d.cfg
+	if c.Hostname == "" {
+		if name, err := os.Hostname(); err == nil {
+			c.Hostname = name
+		}
+		d.origins["hostname"] = Origin{Word: "machine"}
+	}
+	if c.Events.Dir == "" {
+		c.Events.Dir = filepath.Join(c.DataDir, "events")
+		d.origins["events.dir"] = Origin{Word: "data_dir"}
+	}
+	if c.Delivery.Hello == "" {
+		c.Delivery.Hello = c.Hostname
+		d.origins["delivery.hello"] = Origin{Word: "hostname"}
+	}
+	for i := range c.Listeners {
+		for _, f := range fields(reflect.TypeFor[Limits]()) {
+			key := fmt.Sprintf("listeners[%d].limits.%s", i, f.name)
+			if _, given := d.origins[key]; !given {
+				d.origins[key] = Origin{Word: "limits." + f.name}
+			}
+		}
+	}
+}
