@@ -36,14 +36,10 @@ type Verdict struct {
 	Destination bool
 
 	// RetryAfter, if not nil, is parallel to Attempt.Results: how long the site asks to wait before the next attempt
-	// (greylisting), or AtOnce. Zero means the schedule alone decides. It only counts for Deferred results.
+	// (greylisting, "try again in 5 minutes"). Zero means the schedule alone decides. It only counts for Deferred results. What can
+	// be tried again this instant (a kept connection found closed, 452 too many recipients) the Deliverer tries again itself.
 	RetryAfter []time.Duration
 }
-
-// AtOnce as a RetryAfter says that nothing speaks against another attempt right now: a kept connection was closed under
-// the transaction, or the remote takes fewer recipients at a time. The queue grants it a few times in a row per entry, then
-// the schedule rules again.
-const AtOnce time.Duration = -1
 
 // Job is the work of one attempt: entries of one message for one site. Most have all entries of the message in one queue; when
 // other queues hold entries of the same message for the same site (several domains, one set of MX hosts), these come with it.
