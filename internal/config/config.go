@@ -212,10 +212,10 @@ type Events struct {
 	// Directory of the event log. Default: events below data_dir.
 	Dir string `yaml:"dir" restart:"yes"`
 
-	// The current file is closed, compressed and followed by a new one when it has grown to this size...
+	// The current file is closed, compressed and followed by a new one when it has grown to this size, or is as old as max_age.
 	MaxSize Size `yaml:"max_size" range:"1MiB..16GiB"`
 
-	// ...or is as old as this.
+	// How long the current file is written to, whatever its size.
 	MaxAge time.Duration `yaml:"max_age" range:"1m..366d"`
 
 	// Closed files kept; the oldest go first.

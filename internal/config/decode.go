@@ -27,6 +27,8 @@ type decoder struct {
 	origins  map[string]Origin // keys that stand in the file
 	problems Problems
 	depth    int
+
+	doubtful map[string]bool // groups with unknown keys: what seems to be missing there may be misspelt
 }
 
 func (d *decoder) problem(at *token.Token, key, what, advice string) {
@@ -92,7 +94,7 @@ func (d *decoder) pairs(n ast.Node, at *token.Token, key string) ([]*ast.Mapping
 	case *ast.MappingValueNode:
 		return []*ast.MappingValueNode{t}, true
 	}
-	d.problem(at, key, "is "+kind(n)+" where keys and values are expected", `write "key: value" lines below it`)
+	d.problem(place(n, at), key, "is "+kind(n)+" where keys and values are expected", `write "key: value" lines below it`)
 	return nil, false
 }
 
@@ -155,6 +157,7 @@ func (d *decoder) structure(n ast.Node, at *token.Token, v reflect.Value, key st
 		i := slices.IndexFunc(known, func(f field) bool { return f.name == name })
 		if i < 0 {
 			d.problem(keyToken, path, "unknown key", adviseKey(name, key, known))
+			d.doubtful[key] = true
 			continue
 		}
 		d.value(pair.Value, keyToken, v.Field(known[i].index), path, known[i].tag)
@@ -201,10 +204,10 @@ func (d *decoder) list(n ast.Node, at *token.Token, v reflect.Value, key string,
 		elem := reflect.New(v.Type().Elem()).Elem()
 		switch e := elem.Addr().Interface().(type) {
 		case *Listener:
-			*e = defaultListener()
+			*e = DefaultListener()
 			e.Limits = d.cfg.Limits
 		case *Route:
-			*e = defaultRoute()
+			*e = DefaultRoute()
 		}
 		d.value(item, place(item, at), elem, fmt.Sprintf("%s[%d]", key, i), tag)
 		list = reflect.Append(list, elem)

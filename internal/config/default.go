@@ -67,9 +67,10 @@ func Default() *Config {
 	}
 }
 
-// defaultListener holds what a listener in the file has before its own keys are read. Limits stay zero: zero inherits.
-func defaultListener() Listener {
+// DefaultListener returns what a listener in the file has before its own keys are read. Its limits begin as a copy of [Config.Limits].
+func DefaultListener() Listener {
 	return Listener{Tenant: DefaultTenant, Stream: DefaultStream}
 }
 
-func defaultRoute() Route { return Route{Protocol: "smtp"} }
+// DefaultRoute returns what a route in the file has before its own keys are read.
+func DefaultRoute() Route { return Route{Protocol: "smtp"} }

@@ -32,15 +32,16 @@ func Load(path string) (*Config, error) {
 // Parse reads, checks and completes a configuration. name stands for the file in messages. The error is [Problems], all there are.
 func Parse(name string, data []byte) (*Config, error) {
 	cfg := Default()
-	d := &decoder{file: name, cfg: cfg, anchors: make(map[string]ast.Node), origins: make(map[string]Origin)}
+	d := &decoder{
+		file: name, cfg: cfg,
+		anchors: make(map[string]ast.Node), origins: make(map[string]Origin), doubtful: make(map[string]bool),
+	}
 	if len(data) > MaxFileSize {
 		d.problem(nil, "", fmt.Sprintf("is larger than %s", Size(MaxFileSize)), "check that this is the file you mean")
 		return nil, d.problems
 	}
-	d.decode(data)
-	d.complete()
-	if len(d.problems) == 0 {
-		// Half a configuration gives follow-up complaints that only confuse, so the values are checked once all could be read.
+	if d.decode(data) {
+		d.complete()
 		d.validate()
 	}
 	if len(d.problems) > 0 {
@@ -52,12 +53,13 @@ func Parse(name string, data []byte) (*Config, error) {
 	return cfg, nil
 }
 
-func (d *decoder) decode(data []byte) {
+// decode reads the tree into the configuration and reports whether there was one.
+func (d *decoder) decode(data []byte) bool {
 	// A byte order mark is what some editors leave; it is no part of the text.
 	tree, err := parser.ParseBytes(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		d.syntax(err)
-		return
+		return false
 	}
 	var body ast.Node
 	for _, doc := range tree.Docs {
@@ -65,18 +67,22 @@ func (d *decoder) decode(data []byte) {
 			continue
 		}
 		if body != nil {
-			d.problem(doc.Body.GetToken(), "", "a second YAML document begins here", "keep one document in the file")
-			return
+			d.problem(place(doc.Body, nil), "", "a second YAML document begins here", "keep one document in the file")
+			return false
 		}
 		body = doc.Body
 	}
 	if body == nil {
-		return
+		return true
 	}
 	ast.Walk(collectAnchors(d.anchors), body)
-	root := reflect.ValueOf(d.cfg).Elem()
+	if body.Type() != ast.MappingType && body.Type() != ast.MappingValueType {
+		d.problem(place(body, nil), "", "is "+kind(body)+" where keys and values are expected", `write "key: value" lines`)
+		return false
+	}
 	d.limitsFirst(body)
-	d.structure(body, body.GetToken(), root, "")
+	d.structure(body, body.GetToken(), reflect.ValueOf(d.cfg).Elem(), "")
+	return true
 }
 
 // limitsFirst reads the top-level limits before all else, since each listener begins as a copy of them. What is wrong with them is

@@ -61,6 +61,9 @@ func (p Problems) sort() {
 		if a.Line != b.Line {
 			return a.Line - b.Line
 		}
-		return a.Column - b.Column
+		if a.Column != b.Column {
+			return a.Column - b.Column
+		}
+		return strings.Compare(a.Key, b.Key)
 	})
 }

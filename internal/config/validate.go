@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,14 +34,42 @@ func (d *decoder) at(key string) *token.Token {
 	return nil
 }
 
-func (d *decoder) wrong(key, what, advice string) { d.problem(d.at(key), key, what, advice) }
+// wrong notes a value that must not be used. A key that could not even be read has its problem already.
+func (d *decoder) wrong(key, what, advice string) {
+	if !d.noted(key) {
+		d.problem(d.at(key), key, what, advice)
+	}
+}
 
+// missing notes a key that must be there, unless its group has one that nobody knows and that may be this one, misspelt.
+func (d *decoder) missing(group, name, what, advice string) {
+	if !d.doubtful[group] {
+		d.wrong(join(group, name), what, advice)
+	}
+}
+
+// advise notes a value that works but is likely not meant.
 func (d *decoder) advise(key, what, advice string) {
-	saved := d.problems
-	d.problems = nil
-	d.wrong(key, what, advice)
-	d.cfg.advice = append(d.cfg.advice, d.problems...)
-	d.problems = saved
+	if !d.noted(key) {
+		p := Problem{File: d.file, Key: key, What: what, Advice: advice}
+		if at := d.at(key); at != nil {
+			p.Line, p.Column = at.Position.Line, at.Position.Column
+		}
+		d.cfg.advice = append(d.cfg.advice, p)
+	}
+}
+
+// noted reports whether there is a problem with the key, a part of it, or a group around it.
+func (d *decoder) noted(key string) bool {
+	return key != "" && slices.ContainsFunc(d.problems, func(p Problem) bool {
+		return p.Key != "" && (within(p.Key, key) || within(key, p.Key))
+	})
+}
+
+// within reports whether key is group or lies in it.
+func within(key, group string) bool {
+	rest, ok := strings.CutPrefix(key, group)
+	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 // validate checks each value against the others and the world. Ranges and words were checked while reading.
@@ -85,7 +114,7 @@ func (d *decoder) checkHostname(key, name string) {
 func (d *decoder) checkListeners() {
 	c := d.cfg
 	if c.Listeners == nil {
-		d.wrong("", "no listeners are given, so no mail could come in", `add for instance: listeners: [{name: relay, address: "127.0.0.1:2525", trusted_networks: [127.0.0.0/8]}]`)
+		d.missing("", "listeners", "are not given, so no mail could come in", `add for instance: listeners: [{name: relay, address: "127.0.0.1:2525", trusted_networks: [127.0.0.0/8]}]`)
 	}
 	names, addresses := make(map[string]int), make(map[string]int)
 	for i := range c.Listeners {
@@ -93,7 +122,7 @@ func (d *decoder) checkListeners() {
 		key := fmt.Sprintf("listeners[%d]", i)
 		switch first, twice := names[l.Name]; {
 		case l.Name == "":
-			d.wrong(key+".name", "is missing", "give the listener a short name, such as relay")
+			d.missing(key, "name", "is missing", "give the listener a short name, such as relay")
 		case !wordPattern.MatchString(l.Name):
 			d.wrong(key+".name", strconv.Quote(l.Name)+" is not a short name", "use up to 32 lower-case letters, digits, hyphens and underscores")
 		case twice:
@@ -102,14 +131,14 @@ func (d *decoder) checkListeners() {
 			names[l.Name] = i
 		}
 		if l.Address == "" {
-			d.wrong(key+".address", "is missing", `write where to listen, such as "127.0.0.1:2525"`)
+			d.missing(key, "address", "is missing", `write where to listen, such as "127.0.0.1:2525"`)
 		} else if _, ok := d.checkAddress(key+".address", l.Address, "127.0.0.1:2525"); ok {
 			if first, twice := addresses[l.Address]; twice && !strings.HasSuffix(l.Address, ":0") {
 				d.wrong(key+".address", fmt.Sprintf("%s is also the address of listeners[%d]", l.Address, first), "give each listener its own address or port")
 			}
 			addresses[l.Address] = i
 		}
-		d.checkTrusted(key+".trusted_networks", l.TrustedNetworks)
+		d.checkTrusted(key, l.TrustedNetworks)
 		for name, word := range map[string]string{"tenant": l.Tenant, "stream": l.Stream} {
 			if !wordPattern.MatchString(word) {
 				d.wrong(key+"."+name, strconv.Quote(word)+" is not a short name", "use up to 32 lower-case letters, digits, hyphens and underscores")
@@ -121,9 +150,9 @@ func (d *decoder) checkListeners() {
 	}
 }
 
-func (d *decoder) checkTrusted(key string, networks []netip.Prefix) {
+func (d *decoder) checkTrusted(listener string, networks []netip.Prefix) {
 	if len(networks) == 0 {
-		d.wrong(key, "is empty, so every message would be refused", "list the networks that may send, such as [127.0.0.0/8]")
+		d.missing(listener, "trusted_networks", "is empty, so every message would be refused", "list the networks that may send, such as [127.0.0.0/8]")
 	}
 	for i, p := range networks {
 		shortest := 8 // 10.0.0.0/8
@@ -131,7 +160,7 @@ func (d *decoder) checkTrusted(key string, networks []netip.Prefix) {
 			shortest = 7 // fc00::/7
 		}
 		if p.Bits() < shortest {
-			d.wrong(fmt.Sprintf("%s[%d]", key, i), p.String()+" covers much of the internet: an open relay", fmt.Sprintf("list your own networks; the prefix length is at least %d", shortest))
+			d.wrong(fmt.Sprintf("%s.trusted_networks[%d]", listener, i), p.String()+" covers much of the internet: an open relay", fmt.Sprintf("list your own networks; the prefix length is at least %d", shortest))
 		}
 	}
 }
@@ -189,7 +218,7 @@ func (d *decoder) checkRoutes() {
 	for i, r := range d.cfg.Routes {
 		key := fmt.Sprintf("routes[%d]", i)
 		if len(r.Domains) == 0 {
-			d.wrong(key+".domains", "is empty", `list domains, such as ["example.com", "*.example.com"] or ["*"]`)
+			d.missing(key, "domains", "is empty", `list domains, such as ["example.com", "*.example.com"] or ["*"]`)
 		}
 		for j, pattern := range r.Domains {
 			at := fmt.Sprintf("%s.domains[%d]", key, j)
@@ -213,7 +242,7 @@ func (d *decoder) checkRoutes() {
 			r.Domains[j] = pattern
 		}
 		if len(r.Hosts) == 0 {
-			d.wrong(key+".hosts", "is empty", `list hosts, such as ["relay.example.com:25"]`)
+			d.missing(key, "hosts", "is empty", `list hosts, such as ["relay.example.com:25"]`)
 		}
 		for j, h := range r.Hosts {
 			if _, _, err := ParseHost(h, d.cfg.Delivery.Port); err != nil {

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/godwit-mta/godwit/internal/config/configdoc"
+)
+
+const (
+	configGo      = "internal/config/config.go"
+	configExample = "docs/godwit.example.yaml"
+)
+
+// generate returns the content of every generated file by its path.
+func generate() (map[string][]byte, error) {
+	files := make(map[string][]byte)
+	var err error
+	if files["internal/config/schema.json"], err = configdoc.Schema(configGo); err != nil {
+		return nil, fmt.Errorf("configuration schema: %w", err)
+	}
+	example, err := os.ReadFile(configExample)
+	if err != nil {
+		return nil, err
+	}
+	if files["docs/reference/config.md"], err = configdoc.Reference(configGo, example); err != nil {
+		return nil, fmt.Errorf("configuration reference: %w", err)
+	}
+	return files, nil
+}
