@@ -1,0 +1,76 @@
+package smtpclient
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Timeouts bounds the wait in each phase of a session (RFC 5321, 4.5.3.2). Zero means the default named beside each.
+type Timeouts struct {
+	Greeting  time.Duration // for the banner, 5 min
+	Hello     time.Duration // for the reply to EHLO, HELO or LHLO, 5 min
+	Mail      time.Duration // for the reply to MAIL and to RSET before it, 5 min
+	Rcpt      time.Duration // for the reply to each RCPT, 5 min
+	DataInit  time.Duration // for the reply to DATA, 2 min
+	DataBlock time.Duration // for the peer to take the next 256 KiB of the body, 3 min
+	DataDone  time.Duration // for the reply to the end of the data, 10 min
+	Quit      time.Duration // for the reply to QUIT, 10 s: nothing depends on it
+}
+
+// Options configures a session. The zero value of every field but Hello is its default.
+type Options struct {
+	// Hello is the name given to EHLO: a domain name or an address literal (RFC 5321, 4.1.1.1). Empty means "localhost".
+	Hello string
+	// LMTP speaks LMTP (RFC 2033): LHLO, and a reply for each accepted recipient after the data.
+	LMTP     bool
+	Timeouts Timeouts
+
+	// Eager is the largest body in octets that is sent in one write with its envelope, before any recipient is known to be accepted. It
+	// happens only with PIPELINING and CHUNKING, and on a session whose last transaction was accepted whole. Zero
+	// means 64 KiB, a negative value never.
+	Eager int64
+	// Allow8Bit sends 8-bit bodies to a peer without 8BITMIME as they are, instead of refusing them (RFC 6152, 3).
+	Allow8Bit bool
+	// NoPipelining and NoChunking leave an extension unused although the peer offers it: the way around a broken peer.
+	NoPipelining bool
+	NoChunking   bool
+
+	// Logger gets the dialog at [LevelTranscript], bodies left out. Nil discards.
+	Logger *slog.Logger
+}
+
+// LevelTranscript is the level of the lines that show the dialog: one below debug.
+const LevelTranscript = slog.LevelDebug - 4
+
+const defaultEager = 64 << 10
+
+func (o Options) withDefaults() Options {
+	if o.Hello == "" {
+		o.Hello = "localhost"
+	}
+	if o.Eager == 0 {
+		o.Eager = defaultEager
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	t := &o.Timeouts
+	for _, d := range []struct {
+		value    *time.Duration
+		fallback time.Duration
+	}{
+		{&t.Greeting, 5 * time.Minute},
+		{&t.Hello, 5 * time.Minute},
+		{&t.Mail, 5 * time.Minute},
+		{&t.Rcpt, 5 * time.Minute},
+		{&t.DataInit, 2 * time.Minute},
+		{&t.DataBlock, 3 * time.Minute},
+		{&t.DataDone, 10 * time.Minute},
+		{&t.Quit, 10 * time.Second},
+	} {
+		if *d.value <= 0 {
+			*d.value = d.fallback
+		}
+	}
+	return o
+}

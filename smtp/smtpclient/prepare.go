@@ -1,0 +1,123 @@
+package smtpclient
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/godwit-mta/godwit/smtp"
+)
+
+// prepare decides what needs no peer: which parameters the message needs, and who cannot be sent at all.
+func (c *Conn) prepare(t *Transaction) {
+	c.line, c.awaited, c.active = c.line[:0], c.awaited[:0], c.active[:0]
+	c.body = pieces(c.body, t.Body)
+	c.tx = transaction{t: t, result: &t.Result, from: t.From, ext: c.ext, tail: lastLine(c.body)}
+	tx := &c.tx
+	eightBit := false
+	if t.Body != nil {
+		tx.size = t.Body.Size() + int64(len(tx.tail))
+		eightBit = t.Body.EightBit
+	}
+	if eightBit {
+		tx.from.Body = smtp.Body8BitMIME
+	} else {
+		tx.from.Body = smtp.Body7Bit
+	}
+
+	utf8, extra := t.HeaderUTF8 || t.From.NeedsUTF8(), t.From.UTF8 || !t.From.IsASCII()
+	for i := range t.Recipients {
+		if !t.Recipients[i].IsASCII() {
+			extra = true
+			break
+		}
+	}
+	// Declared whenever there is a cause and the peer knows it; without it, U-labels leave as A-labels.
+	tx.from.UTF8 = c.ext.SMTPUTF8 && (utf8 || extra)
+	tx.ext.SMTPUTF8 = tx.from.UTF8
+
+	switch {
+	case utf8 && !c.ext.SMTPUTF8:
+		c.refuseAll(needUTF8, ErrNeedUTF8)
+		return
+	case eightBit && !c.ext.EightBitMIME && !c.o.Allow8Bit:
+		c.refuseAll(need8Bit, ErrNeed8BitMIME)
+		return
+	case c.ext.Size > 0 && tx.size > c.ext.Size:
+		c.refuseAll(tooLarge, ErrTooLarge)
+		return
+	case !c.fits(smtp.VerbMail, 0):
+		c.refuseAll(badSender, ErrAddress)
+		return
+	}
+	for i := range t.Recipients {
+		switch {
+		case t.Recipients[i].NeedsUTF8() && !c.ext.SMTPUTF8:
+			c.refuse(&t.Result.Recipients[i], needUTF8, ErrNeedUTF8)
+		case !c.fits(smtp.VerbRcpt, i):
+			c.refuse(&t.Result.Recipients[i], badRecipient, ErrAddress)
+		default:
+			c.active = append(c.active, i)
+		}
+	}
+}
+
+// Our own replies, where the peer need not be asked.
+var (
+	needUTF8     = smtp.Reply{Code: 553, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 6, Detail: 7}, Text: "peer does not take internationalised mail"}
+	need8Bit     = smtp.Reply{Code: 554, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 6, Detail: 3}, Text: "peer does not take 8-bit mail"}
+	tooLarge     = smtp.Reply{Code: 552, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 3, Detail: 4}, Text: "message is larger than the peer takes"}
+	badSender    = smtp.Reply{Code: 553, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 1, Detail: 7}, Text: "sender address is malformed"}
+	badRecipient = smtp.Reply{Code: 553, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 1, Detail: 3}, Text: "recipient address is malformed"}
+)
+
+func (c *Conn) refuseAll(reply smtp.Reply, cause error) {
+	for i := range c.tx.result.Recipients {
+		c.refuse(&c.tx.result.Recipients[i], reply, cause)
+	}
+}
+
+func (c *Conn) refuse(r *RecipientResult, reply smtp.Reply, cause error) {
+	*r = RecipientResult{Reply: reply, Phase: PhaseMail, Status: Refused, Err: cause}
+	c.tx.refused = true
+}
+
+// fits reports whether a command is one line: an address that smuggled a line end this far must not become a command of its own.
+func (c *Conn) fits(verb smtp.Verb, index int) bool {
+	if verb == smtp.VerbMail {
+		c.line = smtp.AppendMail(c.line[:0], c.tx.from, c.tx.size, c.tx.ext)
+	} else {
+		c.line = smtp.AppendRcpt(c.line[:0], c.tx.t.Recipients[index], c.tx.ext)
+	}
+	line := c.line[:len(c.line)-2]
+	c.line = c.line[:0]
+	return bytes.IndexByte(line, '\n') < 0 && bytes.IndexByte(line, '\r') < 0
+}
+
+// conclude gives every recipient its final state and lets go of the transaction.
+func (c *Conn) conclude(err *Error) {
+	tx := &c.tx
+	tx.result.Done = time.Now()
+	for _, i := range c.active {
+		r := &tx.result.Recipients[i]
+		if r.Status != Unsent {
+			continue
+		}
+		switch {
+		case refusal(tx.result.Mail):
+			*r = RecipientResult{Reply: tx.result.Mail, Phase: PhaseMail, Status: Refused}
+		case refusal(tx.data) && r.taken():
+			*r = RecipientResult{Reply: tx.data, Phase: PhaseData, Status: Refused}
+		case err != nil && tx.left && (err.Phase == PhaseFinal || err.Reply.IsZero()):
+			*r = RecipientResult{Phase: err.Phase, Status: Unknown, Err: err}
+		case err != nil:
+			*r = RecipientResult{Phase: err.Phase, Err: err}
+		default: // not sent, as the peer wants no more
+			*r = RecipientResult{Phase: PhaseRcpt, Status: TooMany}
+		}
+	}
+	if cap(c.line) > keptLineCap {
+		c.line = nil
+	}
+	clear(c.body)
+	*tx = transaction{}
+}
