@@ -1,0 +1,299 @@
+package queue
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/godwit-mta/godwit/event"
+	"github.com/godwit-mta/godwit/internal/spool"
+	"github.com/godwit-mta/godwit/message"
+	"github.com/godwit-mta/godwit/smtp"
+)
+
+// table is a spool without a disk that checks how it is used: nobody may settle or return what is not claimed, nor claim what is not due.
+type table struct {
+	t    *testing.T
+	sink spool.Sink
+
+	mu       sync.Mutex
+	entries  map[*spool.Entry]bool // not final
+	final    map[spool.Outcome]int
+	attempts []*spool.Attempt
+	claims   int
+	n        uint64
+	claimErr error
+}
+
+func newTable(t *testing.T) *table {
+	return &table{t: t, entries: make(map[*spool.Entry]bool), final: make(map[spool.Outcome]int)}
+}
+
+// message makes a message of tenant with one recipient at each domain.
+func (f *table) message(tenant string, domains ...string) *spool.Message {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.n++
+	now := time.Now()
+	m := &spool.Message{Tenant: tenant, Received: now, Expires: now.Add(72 * time.Hour), Size: 1000}
+	binary.BigEndian.PutUint64(m.ID[:8], uint64(now.UnixMilli())<<16)
+	binary.BigEndian.PutUint32(m.ID[8:], uint32(f.n))
+	m.From.Path = smtp.Path{Local: "sender", Domain: "example.org"}
+	for i, d := range domains {
+		m.Recipients = append(m.Recipients, smtp.Recipient{Path: smtp.Path{Local: fmt.Sprint("user", i), Domain: d}})
+		m.Queues = append(m.Queues, spool.QueueKey{Tenant: tenant, Domain: d})
+	}
+	return m
+}
+
+// accept takes m and hands it to the sink.
+func (f *table) accept(m *spool.Message) []*spool.Entry {
+	f.mu.Lock()
+	var entries []*spool.Entry
+	for i := range m.Recipients {
+		e := &spool.Entry{Message: m, Index: i, State: spool.Claimed}
+		f.entries[e] = true
+		entries = append(entries, e)
+	}
+	f.mu.Unlock()
+	f.sink.Fresh(m, slices.Clone(entries))
+	return entries
+}
+
+// put takes m as one that was accepted earlier and is due at.
+func (f *table) put(m *spool.Message, at time.Time) {
+	f.mu.Lock()
+	for i := range m.Recipients {
+		f.entries[&spool.Entry{Message: m, Index: i, State: spool.Waiting, Due: at}] = true
+	}
+	f.mu.Unlock()
+}
+
+func (f *table) left() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.entries)
+}
+
+func (f *table) tried() []*spool.Attempt {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.attempts)
+}
+
+func (f *table) Body(context.Context, *spool.Message) (*smtp.Body, error) {
+	return smtp.BodyOf([]byte("Subject: test\r\n\r\nhello\r\n")), nil
+}
+
+func (f *table) Claim(_ context.Context, key spool.QueueKey, now time.Time, limit int, next func(*spool.Entry) time.Time) ([]*spool.Entry, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.claimErr != nil {
+		return nil, f.claimErr
+	}
+	f.claims++
+	var due []*spool.Entry
+	for e := range f.entries {
+		if e.Queue() == key && e.State == spool.Waiting && !e.Due.After(now) {
+			due = append(due, e)
+		}
+	}
+	slices.SortFunc(due, func(a, b *spool.Entry) int {
+		if c := a.Due.Compare(b.Due); c != 0 {
+			return c
+		}
+		return a.ID().Compare(b.ID())
+	})
+	due = due[:min(len(due), limit)]
+	for _, e := range due {
+		e.State = spool.Claimed
+		e.Due = next(e)
+		if !e.Due.After(now) && now.Before(e.Message.Expires) {
+			f.t.Errorf("claim of %v leaves it due at %v, now %v", e.ID(), e.Due, now)
+		}
+	}
+	return due, nil
+}
+
+func (f *table) Return(entries []*spool.Entry) {
+	f.mu.Lock()
+	keys := make(map[spool.QueueKey]bool)
+	now := time.Now()
+	for _, e := range entries {
+		f.claimed(e, "returned")
+		e.State, e.Due = spool.Waiting, now
+		keys[e.Queue()] = true
+	}
+	f.mu.Unlock()
+	for k := range keys {
+		f.sink.Due(k, now)
+	}
+}
+
+func (f *table) claimed(e *spool.Entry, what string) {
+	if e.State != spool.Claimed || !f.entries[e] {
+		f.t.Errorf("%v is %s while %v", e.ID(), what, e.State)
+	}
+}
+
+func (f *table) Settle(a *spool.Attempt, done func(error)) {
+	f.mu.Lock()
+	f.attempts = append(f.attempts, a)
+	var due []*spool.Entry
+	for i, e := range a.Entries {
+		f.claimed(e, "settled")
+		r := a.Results[i]
+		e.Last, e.LastAttempt = r, time.Now()
+		e.Attempts++
+		switch {
+		case r.Outcome.Final():
+			e.State = spool.Final
+			f.final[r.Outcome]++
+			delete(f.entries, e)
+		case r.Outcome == spool.Deferred:
+			e.State, e.Due = spool.Waiting, r.NextDue
+			due = append(due, e)
+		default:
+			e.State, e.Due = spool.Waiting, time.Now()
+			e.Attempts--
+			due = append(due, e)
+		}
+	}
+	f.mu.Unlock()
+	for _, e := range due {
+		f.sink.Due(e.Queue(), e.Due)
+	}
+	go done(nil)
+}
+
+func (f *table) Queue(key spool.QueueKey) (spool.QueueStat, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stat(key)
+}
+
+func (f *table) stat(key spool.QueueKey) (s spool.QueueStat, ok bool) {
+	s.Key = key
+	for e := range f.entries {
+		if e.Queue() != key {
+			continue
+		}
+		ok = true
+		switch e.State {
+		case spool.Waiting:
+			s.Waiting++
+			if s.NextDue.IsZero() || e.Due.Before(s.NextDue) {
+				s.NextDue = e.Due
+			}
+		case spool.Claimed:
+			s.Claimed++
+		case spool.Held:
+			s.Held++
+		}
+	}
+	return s, ok
+}
+
+func (f *table) Queues() []spool.QueueStat {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	seen := make(map[spool.QueueKey]bool)
+	var all []spool.QueueStat
+	for e := range f.entries {
+		if k := e.Queue(); !seen[k] {
+			seen[k] = true
+			s, _ := f.stat(k)
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// deliver is a Deliverer made of a function; sites maps domains to sites.
+type deliver struct {
+	f     func(ctx context.Context, j *Job) Verdict
+	sites map[string]string
+}
+
+func (d *deliver) Deliver(ctx context.Context, j *Job) Verdict { return d.f(ctx, j) }
+func (d *deliver) Site(domain string) (string, bool)           { s, ok := d.sites[domain]; return s, ok }
+
+// all returns a verdict with the same result for all entries of j.
+func all(j *Job, r spool.Result) Verdict {
+	a := &spool.Attempt{Message: j.Message, Entries: j.Entries, Results: make([]spool.Result, len(j.Entries)), Ended: time.Now()}
+	for i := range a.Results {
+		a.Results[i] = r
+	}
+	return Verdict{Attempt: a}
+}
+
+func delivered(j *Job) Verdict {
+	return all(j, spool.Result{Outcome: spool.Delivered, Reason: event.OK})
+}
+
+func greylisted(j *Job) Verdict {
+	return all(j, spool.Result{
+		Outcome: spool.Deferred, Reason: event.Greylisted, Host: "mx1.example.com",
+		Reply: smtp.Reply{Code: 451, Enhanced: smtp.EnhancedCode{Class: 4, Subject: 7, Detail: 1}, Text: "Greylisted"},
+	})
+}
+
+func unreachable(j *Job) Verdict {
+	v := all(j, spool.Result{
+		Outcome: spool.Deferred, Reason: event.ConnectionRefused, Host: "mx1.example.com",
+		Explanation: "connection refused by mx1.example.com [192.0.2.1]:25",
+	})
+	v.Destination = true
+	return v
+}
+
+// bench is a scheduler over a table, running in the bubble of a synctest.
+type bench struct {
+	*table
+	s    *Scheduler
+	stop func() // ends Run and waits for it
+}
+
+func start(t *testing.T, o Options, f func(ctx context.Context, j *Job) Verdict) *bench {
+	t.Helper()
+	b := &bench{table: newTable(t)}
+	b.prepare(t, o, &deliver{f: f})
+	b.run()
+	return b
+}
+
+func (b *bench) prepare(t *testing.T, o Options, d Deliverer) {
+	t.Helper()
+	o.Spool, o.Deliverer, o.Hostname, o.IDs = b.table, d, "mta.example.org", message.NewIDs(nil)
+	if o.Rand == nil {
+		o.Rand = rand.NewPCG(1, 2)
+	}
+	s, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.s, b.sink = s, s
+}
+
+func (b *bench) run() {
+	ctx, cancel := context.WithCancel(b.t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.s.Run(ctx) }()
+	b.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.t.Errorf("Run: %v", err)
+		}
+		b.s.mu.Lock()
+		defer b.s.mu.Unlock()
+		if b.s.mu.active != 0 || b.s.mu.entries != 0 || b.s.mu.bytes != 0 || len(b.s.mu.siblings) != 0 || len(b.s.mu.workers) != 0 {
+			b.t.Errorf("left behind: %d slots, %d entries, %d bytes, %d siblings, %d workers",
+				b.s.mu.active, b.s.mu.entries, b.s.mu.bytes, len(b.s.mu.siblings), len(b.s.mu.workers))
+		}
+	})
+}

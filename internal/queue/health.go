@@ -1,0 +1,60 @@
+package queue
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/godwit-mta/godwit/internal/spool"
+)
+
+// health is what a queue has learned about its destination.
+//
+// A destination that cannot be reached is not tried with each of a hundred thousand entries: after SuspendAfter failures in a row
+// the queue stops as a whole until a time of its own schedule, then one entry is tried. Its entries stay due; they are not
+// rescheduled one by one, so nothing is written for them, and the first answer lets them go on.
+type health struct {
+	failures int // attempts in a row that did not reach the destination
+	probes   int // of these, tries since the suspension began
+	paused   int // attempts in a row that this server could not make
+
+	until time.Time    // nothing is begun before; zero: not stopped
+	since time.Time    // when the first of the failures happened
+	last  spool.Result // the last failure
+	at    time.Time    // when it happened
+}
+
+// maxPause bounds how long a queue waits because of trouble on this side; it begins with a second and doubles.
+const maxPause = time.Minute
+
+func (h *health) stopped(now time.Time) bool { return !h.until.IsZero() && now.Before(h.until) }
+
+// suspended reports whether the destination is given up for now, be it that a probe is due or under way.
+func (h *health) suspended(s *Settings) bool { return h.failures >= s.SuspendAfter }
+
+// reached notes an attempt that got an answer from the destination.
+func (h *health) reached() { *h = health{} }
+
+// failed notes an attempt, begun at started, that did not get to the destination for the reason in r.
+func (h *health) failed(started, now time.Time, r spool.Result, s *Settings, random *rand.Rand) {
+	if h.failures == 0 {
+		h.since = started
+	}
+	if h.suspended(s) && started.Before(h.at) {
+		return // begun before the last verdict: it tells nothing new, and must not lengthen the pause
+	}
+	h.last, h.at = r, now
+	if h.failures++; !h.suspended(s) {
+		return
+	}
+	h.until = now.Add(jitter(step(s.Probes, h.probes), s.Jitter, random))
+	h.probes++
+}
+
+// pause notes that this server could not make an attempt.
+func (h *health) pause(now time.Time) {
+	wait := min(time.Second<<min(h.paused, 6), maxPause)
+	h.paused++
+	if until := now.Add(wait); until.After(h.until) {
+		h.until = until
+	}
+}

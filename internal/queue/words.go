@@ -1,0 +1,35 @@
+package queue
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// span returns a duration as people write it: its two largest units.
+func span(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0s"
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d >= 48*time.Hour:
+		days, rest := d/(24*time.Hour), d%(24*time.Hour)
+		if h := rest.Round(time.Hour) / time.Hour; h > 0 && h < 24 {
+			return strconv.Itoa(int(days)) + "d" + strconv.Itoa(int(h)) + "h"
+		}
+		return strconv.Itoa(int(days)) + "d"
+	case d >= time.Hour:
+		d = d.Round(time.Minute)
+	default:
+		d = d.Round(time.Second)
+	}
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}

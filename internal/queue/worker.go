@@ -1,0 +1,365 @@
+package queue
+
+import (
+	"context"
+	"math/rand/v2"
+	"runtime/debug"
+	"time"
+
+	"github.com/godwit-mta/godwit/event"
+	"github.com/godwit-mta/godwit/internal/spool"
+	"github.com/godwit-mta/godwit/smtp"
+)
+
+// worker is a goroutine that makes attempts, one at a time. While it has a queue it holds one slot of that queue, of its tenant and
+// of the whole. Its fields but wake are guarded by the scheduler's lock; job is its own while an attempt is under way.
+type worker struct {
+	wake  chan *queue // one place; nil sends it home
+	queue *queue
+	class class // whose share its slot counts in
+
+	job     Job
+	entries []*spool.Entry // in the attempt under way; nil: none
+	started time.Time
+}
+
+// workerLocked returns a worker without work, the one that rested last, or a new one.
+func (s *Scheduler) workerLocked() *worker {
+	if n := len(s.mu.parked); n > 0 {
+		w := s.mu.parked[n-1]
+		s.mu.parked = s.mu.parked[:n-1]
+		s.mu.spare = min(s.mu.spare, n-1)
+		return w
+	}
+	w := &worker{wake: make(chan *queue, 1)}
+	w.job.Body = func(ctx context.Context) (*smtp.Body, error) { return s.o.Spool.Body(ctx, w.job.Message) }
+	s.mu.workers[w] = struct{}{}
+	s.working.Go(func() { s.work(w) })
+	return w
+}
+
+func (s *Scheduler) work(w *worker) {
+	for q := range w.wake {
+		if q == nil {
+			break
+		}
+		s.serve(w)
+		s.mu.Lock()
+		stopping := s.mu.stopping
+		if !stopping {
+			s.mu.parked = append(s.mu.parked, w)
+		}
+		s.mu.Unlock()
+		if stopping {
+			break
+		}
+	}
+	s.mu.Lock()
+	delete(s.mu.workers, w)
+	s.mu.Unlock()
+}
+
+// serve works for the worker's queue, then for whichever is in line, until there is nothing to do.
+func (s *Scheduler) serve(w *worker) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.queue.waking = false
+	for w.queue != nil {
+		q, now := w.queue, time.Now()
+		switch s.nextLocked(q, now) {
+		case attempt:
+			s.loadLocked(w, q, now)
+			s.arrangeLocked(q, now) // sends for one more if there is work for one more
+			s.mu.Unlock()
+			v, what := s.attempt(w)
+			s.mu.Lock()
+			s.afterLocked(w, q, v, what)
+		case claim:
+			s.claimLocked(q, now)
+		case rest:
+			s.releaseLocked(w)
+			s.arrangeLocked(q, now)
+		}
+		if s.mu.stopping || s.mu.failed != nil {
+			if w.queue != nil {
+				s.releaseLocked(w)
+			}
+			return
+		}
+		if w.queue == nil || !s.mu.lines[proven].empty() || !s.mu.lines[unproven].empty() {
+			s.turnLocked(w)
+		}
+	}
+}
+
+// turnLocked gives the worker's slot to the queue whose turn it is; that may be the one it has, but behind all others.
+func (s *Scheduler) turnLocked(w *worker) {
+	now := time.Now()
+	if q := w.queue; q != nil {
+		s.releaseLocked(w)
+		if q.ready(now) && !q.lined {
+			q.lined = true
+			s.mu.lines[q.class].add(q)
+		}
+		defer s.arrangeLocked(q, now)
+	}
+	if q := s.pickLocked(now); q != nil {
+		s.acquireLocked(w, q)
+	}
+}
+
+type move uint8
+
+const (
+	rest    move = iota // nothing that may be done now
+	attempt             // a group of the window
+	claim               // due entries
+)
+
+// nextLocked says what a worker that holds a slot of q does next.
+func (s *Scheduler) nextLocked(q *queue, now time.Time) move {
+	switch {
+	case s.mu.stopping || s.mu.failed != nil || !q.ready(now) || q.active > q.limit(&s.mu.settings):
+		return rest
+	case q.claimable(now) && (q.groups == 0 || q.streak >= s.o.Claim && q.entries+s.o.Claim <= s.o.Window):
+		return claim
+	case q.groups > 0:
+		return attempt
+	}
+	return rest
+}
+
+// loadLocked makes the next group of q the worker's job.
+func (s *Scheduler) loadLocked(w *worker, q *queue, now time.Time) {
+	g, _ := s.popLocked(q)
+	entries := g.entries
+	if g.spread {
+		entries = s.joinLocked(q, g, entries, now)
+	}
+	q.streak++
+	if g.fresh {
+		s.metrics.freshWait.Observe(max(0, now.Sub(g.message.Received)).Seconds())
+	}
+	w.job.Message, w.job.Key, w.job.Entries = g.message, q.key, entries
+	w.job.Enter("", "", now)
+	w.entries, w.started = entries, now
+}
+
+// finding is what an attempt says about its destination.
+type finding uint8
+
+const (
+	reached   finding = iota // it answered
+	missed                   // it could not be reached
+	untouched                // this server could not make the attempt
+	nothing                  // no attempt was needed
+)
+
+// attempt delivers the worker's job and hands the outcomes to the spool. Entries that were too old before it are expired instead.
+func (s *Scheduler) attempt(w *worker) (Verdict, finding) {
+	j := &w.job
+	what := reached
+	v := Verdict{}
+	if tooOld(j.Message, w.started) {
+		v.Attempt = &spool.Attempt{Message: j.Message, Entries: j.Entries, Results: make([]spool.Result, len(j.Entries))}
+		for i, e := range j.Entries {
+			v.Attempt.Results[i] = s.aged(e, &e.Last)
+		}
+		what = nothing
+	} else {
+		v = s.deliver(j)
+	}
+	a := v.Attempt
+	untried, deferred := 0, false
+	for i := range a.Results {
+		switch a.Results[i].Outcome {
+		case spool.None:
+			untried++
+		case spool.Deferred:
+			deferred = true
+		}
+	}
+	if deferred {
+		s.schedule(&v)
+	}
+	if untried == len(a.Entries) {
+		s.o.Spool.Return(a.Entries)
+		return v, untouched
+	}
+	s.settling <- struct{}{}
+	s.o.Spool.Settle(a, s.settled)
+	if v.Destination {
+		what = missed
+	}
+	return v, what
+}
+
+// deliver calls the Deliverer. A panic costs the attempt, not the process, and not the message: its entries go back.
+func (s *Scheduler) deliver(j *Job) (v Verdict) {
+	defer func() {
+		bad := ""
+		if r := recover(); r != nil {
+			s.metrics.panics.Inc()
+			s.log.Error("delivery panicked", "message", j.Message.ID, "site", j.Key.Domain, "panic", r, "stack", string(debug.Stack()))
+			bad = "delivery failed inside"
+		} else if a := v.Attempt; a == nil || len(a.Entries) != len(j.Entries) || len(a.Results) != len(j.Entries) {
+			s.log.Error("delivery gave no result for each entry", "message", j.Message.ID, "site", j.Key.Domain)
+			bad = "delivery gave no result"
+		}
+		if bad != "" {
+			v = untried(j, bad)
+		}
+	}()
+	return s.o.Deliverer.Deliver(s.attempts, j)
+}
+
+// untried is the verdict of an attempt that was not made.
+func untried(j *Job, why string) Verdict {
+	a := &spool.Attempt{Message: j.Message, Entries: j.Entries, Results: make([]spool.Result, len(j.Entries))}
+	for i := range a.Results {
+		a.Results[i] = spool.Result{Reason: event.LocalError, Explanation: why}
+	}
+	return Verdict{Attempt: a}
+}
+
+// schedule sets when deferred entries are due again. Those whose time is over are expired.
+func (s *Scheduler) schedule(v *Verdict) {
+	a, now := v.Attempt, time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range a.Results {
+		r := &a.Results[i]
+		if r.Outcome != spool.Deferred {
+			continue
+		}
+		if tooOld(a.Message, now) {
+			*r = s.aged(a.Entries[i], r)
+			continue
+		}
+		var hint time.Duration
+		if i < len(v.RetryAfter) {
+			hint = v.RetryAfter[i]
+		}
+		r.NextDue = nextDue(now, a.Message.Expires, a.Entries[i].Attempts+1, hint, &s.mu.settings, s.mu.rand)
+	}
+}
+
+// afterLocked draws the conclusions of an attempt for the queue.
+func (s *Scheduler) afterLocked(w *worker, q *queue, v Verdict, what finding) {
+	now, started := time.Now(), w.started
+	w.entries = nil
+	w.job.Message, w.job.Entries = nil, nil
+	switch what {
+	case reached:
+		if q.health.failures > 0 || q.health.paused > 0 {
+			q.health.reached()
+		}
+		q.class = proven
+		q.allowed = min(q.allowed+1, s.mu.settings.Connections)
+	case missed:
+		if s.failedLocked(q, v.Attempt, started, now); !q.health.stopped(now) {
+			return
+		}
+		if back := s.clearLocked(q, nil); len(back) > 0 { // they wait in the spool, due, until the destination is back
+			s.mu.Unlock()
+			s.o.Spool.Return(back)
+			s.mu.Lock()
+		}
+	case untouched:
+		if s.attempts.Err() == nil {
+			q.health.pause(now)
+			q.health.last = worst(v.Attempt.Results)
+		}
+	}
+}
+
+// failedLocked notes that an attempt did not get to the destination.
+func (s *Scheduler) failedLocked(q *queue, a *spool.Attempt, started, now time.Time) {
+	was := q.health.suspended(&s.mu.settings)
+	q.health.failed(started, now, worst(a.Results), &s.mu.settings, s.mu.rand)
+	q.class, q.allowed = unproven, 1
+	if !was && q.health.suspended(&s.mu.settings) {
+		s.metrics.suspensions.Inc()
+	}
+}
+
+// worst returns the result that says why: the first that is not a delivery.
+func worst(results []spool.Result) spool.Result {
+	for _, r := range results {
+		if r.Outcome != spool.Delivered {
+			return r
+		}
+	}
+	return results[0]
+}
+
+// claimLocked claims due entries of q into its window. The lock is given up meanwhile; q.claiming keeps others away.
+func (s *Scheduler) claimLocked(q *queue, now time.Time) {
+	limit := min(s.o.Claim, s.o.WindowTotal-s.mu.entries, s.o.WindowTotal/2-q.tenant.entries)
+	if q.health.failures > 0 {
+		limit = 1 // a probe
+	}
+	limit = max(limit, 1)
+	q.claiming, q.streak = true, 0
+	q.due = time.Time{} // Due calls from now on are news
+	settings := s.mu.settings
+	random := rand.New(rand.NewPCG(s.mu.rand.Uint64(), s.mu.rand.Uint64()))
+	s.mu.Unlock()
+
+	entries, err := s.o.Spool.Claim(s.attempts, q.key, now, limit, func(e *spool.Entry) time.Time {
+		return nextDue(now, e.Message.Expires, e.Attempts+1, 0, &settings, random)
+	})
+	stat, _ := s.o.Spool.Queue(q.key)
+	s.metrics.claims.Inc()
+	s.metrics.claimed.Add(float64(len(entries)))
+
+	s.mu.Lock()
+	after := time.Now()
+	q.claiming = false
+	next := stat.NextDue
+	switch {
+	case err != nil:
+		q.health.pause(after)
+		q.health.last = spool.Result{Reason: event.LocalError, Explanation: "due entries cannot be claimed: " + err.Error()}
+		next = now
+		s.log.Error("due entries cannot be claimed", "queue", q.key, "error", err)
+	case len(entries) == 0 && !next.IsZero() && !next.After(now):
+		next = after.Add(time.Second) // the spool knows better what is due than when
+	}
+	s.dueLocked(q, next)
+	if len(entries) > 0 && (s.mu.stopping || q.health.stopped(after)) {
+		s.mu.Unlock()
+		s.o.Spool.Return(entries)
+		s.mu.Lock()
+		entries = nil
+	}
+	for _, g := range groups(entries) {
+		s.pushLocked(q, g)
+	}
+	s.arrangeLocked(q, after)
+}
+
+// groups parts claimed entries by message, keeping their order.
+func groups(entries []*spool.Entry) []group {
+	var out []group
+	place := make(map[*spool.Message]int, len(entries))
+	for i, e := range entries {
+		if at, ok := place[e.Message]; ok {
+			out[at].entries = append(out[at].entries, e)
+			continue
+		}
+		place[e.Message] = len(out)
+		out = append(out, group{message: e.Message, entries: entries[i : i+1 : i+1], spread: spread(e.Message)})
+	}
+	return out
+}
+
+// spread reports whether m has recipients in several queues.
+func spread(m *spool.Message) bool {
+	for _, key := range m.Queues[1:] {
+		if key != m.Queues[0] {
+			return true
+		}
+	}
+	return false
+}
