@@ -20,8 +20,8 @@ func ParseServer(s string) (netip.AddrPort, error) {
 	return ap, nil
 }
 
-// ParseHost reads a host of a route: a name or an IP address, with a port if it is not defaultPort. An IPv6 address with a port stands
-// in brackets. The name is returned without brackets.
+// ParseHost reads a host of a route: a name or an IP address, with a port if it is not defaultPort. An IPv6 address
+// with a port stands in brackets. The name is returned without brackets.
 func ParseHost(s string, defaultPort int) (host string, port int, err error) {
 	if addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")); err == nil {
 		return addr.String(), defaultPort, nil

@@ -2,7 +2,8 @@ package config
 
 import "strings"
 
-// adviseKey says what to write instead of an unknown key: the nearest key of the same group if one is near, else the keys there are.
+// adviseKey says what to write instead of an unknown key: the nearest key of the same group if one is near, else the
+// keys there are.
 func adviseKey(name, group string, known []field) string {
 	names := make([]string, len(known))
 	best, distance := "", len(name)/3+2

@@ -5,25 +5,27 @@ import (
 	"time"
 )
 
-// Config is the whole configuration file. Every value is filled: what the file does not say has its default. A Config is not
-// changed after [Load] returned it, so it may be read by any number of goroutines.
+// Config is the whole configuration file. Every value is filled: what the file does not say has its default. A Config
+// is not changed after [Load] returned it, so it may be read by any number of goroutines.
 //
-// The comments of the fields below are the reference documentation that `godwit config schema` and docs/reference/config.md show.
-// Tags: `range` bounds a number, size or duration; `enum` lists the words allowed; `restart` marks what a reload cannot change.
+// The comments of the fields below are the reference documentation that `godwit config schema` and
+// docs/reference/config.md show. Tags: `range` bounds a number, size or duration; `enum` lists the words allowed;
+// `restart` marks what a reload cannot change.
 type Config struct {
-	// The name this server calls itself in greetings, EHLO, trace headers and reports: a fully qualified domain name that
-	// resolves to the addresses mail leaves from. Default: the machine's name.
+	// The name this server calls itself in greetings, EHLO, trace headers and reports: a fully qualified domain name
+	// that resolves to the addresses mail leaves from. Default: the machine's name.
 	Hostname string `yaml:"hostname" restart:"yes"`
 
-	// The directory that holds the journal, the spool index, the store, the event log and the admin socket. It is created if its
-	// parent exists. One server owns it at a time.
+	// The directory that holds the journal, the spool index, the store, the event log and the admin socket. It is
+	// created if its parent exists. One server owns it at a time.
 	DataDir string `yaml:"data_dir" restart:"yes"`
 
-	// How long a stopping server waits for sessions and attempts in flight before it breaks them off. What is broken off stays
-	// in the spool.
+	// How long a stopping server waits for sessions and attempts in flight before it breaks them off. What is broken
+	// off stays in the spool.
 	DrainTimeout time.Duration `yaml:"drain_timeout" range:"0s..1h"`
 
-	// Where mail comes in. Nothing listens that is not named here; an empty list makes a server that only delivers what it still holds.
+	// Where mail comes in. Nothing listens that is not named here; an empty list makes a server that only delivers what
+	// it still holds.
 	Listeners []Listener `yaml:"listeners"`
 
 	// The HTTP endpoint for machines: metrics and health.
@@ -67,8 +69,8 @@ type Listener struct {
 	// Clients in these networks may send mail to any domain. Everyone else is refused.
 	TrustedNetworks []netip.Prefix `yaml:"trusted_networks"`
 
-	// Repairs line ends instead of refusing them: a bare LF becomes CRLF and a bare CR is dropped. The end of a message is
-	// CRLF.CRLF all the same. For old applications on trusted networks only.
+	// Repairs line ends instead of refusing them: a bare LF becomes CRLF and a bare CR is dropped. The end of a message
+	// is CRLF.CRLF all the same. For old applications on trusted networks only.
 	Normalize bool `yaml:"normalize" restart:"yes"`
 
 	// The tenant that owns the mail of this listener.
@@ -83,7 +85,8 @@ type Listener struct {
 
 // HTTP is the endpoint for machines.
 type HTTP struct {
-	// The address of /metrics, /healthz and /readyz, such as "127.0.0.1:8080". It needs no password: keep it on a private address. Empty: off.
+	// The address of /metrics, /healthz and /readyz, such as "127.0.0.1:8080". It needs no password: keep it on a
+	// private address. Empty: off.
 	Address string `yaml:"address" restart:"yes"`
 }
 
@@ -92,7 +95,8 @@ type Limits struct {
 	// Largest message accepted, announced by SIZE (RFC 1870).
 	MessageSize Size `yaml:"message_size" range:"1KiB..1GiB"`
 
-	// Most recipients of one message; more are answered 452 and the client sends them again (RFC 5321, 4.5.3.1.8 asks for 100 at least).
+	// Most recipients of one message; more are answered 452 and the client sends them again (RFC 5321, 4.5.3.1.8 asks
+	// for 100 at least).
 	Recipients int `yaml:"recipients" range:"100..100000"`
 
 	// Most sessions at once on the listener.
@@ -113,10 +117,12 @@ type Limits struct {
 	// How long one session may last in all; it ends with 421 between two messages.
 	SessionAge time.Duration `yaml:"session_age" range:"1m..7d"`
 
-	// Slowest steady rate of a message, in octets per second, so that a client cannot hold a session open a byte at a time.
+	// Slowest steady rate of a message, in octets per second, so that a client cannot hold a session open a byte at a
+	// time.
 	MinDataRate Size `yaml:"min_data_rate" range:"0..10MB"`
 
-	// Longest command line in octets, its CRLF included (RFC 5321, 4.5.3.1.4 asks for 512 at least; extensions add to it).
+	// Longest command line in octets, its CRLF included (RFC 5321, 4.5.3.1.4 asks for 512 at least; extensions add to
+	// it).
 	CommandLine Size `yaml:"command_line" range:"512..64KiB"`
 
 	// Longest line of a message in octets, its CRLF included (RFC 5321, 4.5.3.1.6 asks for 1000 at least).
@@ -143,25 +149,26 @@ type Delivery struct {
 	// The local address that connections leave from. Empty: the system chooses.
 	SourceAddress string `yaml:"source_address"`
 
-	// Private, loopback and otherwise unusable networks that hosts found in DNS may nevertheless point to. Hosts written in routes
-	// need no entry here.
+	// Private, loopback and otherwise unusable networks that hosts found in DNS may nevertheless point to. Hosts
+	// written in routes need no entry here.
 	AllowedNetworks []netip.Prefix `yaml:"allowed_networks"`
 
 	// How long delivery of a message is tried, by stream. "default" stands for each stream that is not named.
 	MaxAge map[string]time.Duration `yaml:"max_age" range:"1m..30d"`
 
-	// The pause after each attempt that failed for the time being: the first value after the first attempt, and so on; the last one repeats
-	// until max_age.
+	// The pause after each attempt that failed for the time being: the first value after the first attempt, and so on;
+	// the last one repeats until max_age.
 	Retry []time.Duration `yaml:"retry" range:"1s..7d"`
 
-	// How far a pause is stretched or shortened at random, in percent, so that mail deferred together does not return together.
+	// How far a pause is stretched or shortened at random, in percent, so that mail deferred together does not return
+	// together.
 	RetryJitter int `yaml:"retry_jitter" range:"0..50"`
 
 	// How long a message waits before its sender is told of the delay.
 	DelayNoticeAfter time.Duration `yaml:"delay_notice_after" range:"1m..30d"`
 
-	// Who is told of a delay: "asked" tells senders who asked for it (NOTIFY=DELAY, RFC 3461, 4.1), "always" everyone who did
-	// not forbid it, "never" nobody.
+	// Who is told of a delay: "asked" tells senders who asked for it (NOTIFY=DELAY, RFC 3461, 4.1), "always" everyone
+	// who did not forbid it, "never" nobody.
 	DelayNotices string `yaml:"delay_notices" enum:"asked,always,never"`
 
 	// Most attempts at once, over all queues.
@@ -185,7 +192,8 @@ type Route struct {
 	// Recipient domains: a name ("example.com"), everything below it ("*.example.com"), or everything ("*").
 	Domains []string `yaml:"domains"`
 
-	// Hosts to try in this order: a name or address, with a port if it is not delivery.port: "relay.example.com:587", "[2001:db8::1]:25".
+	// Hosts to try in this order: a name or address, with a port if it is not delivery.port: "relay.example.com:587",
+	// "[2001:db8::1]:25".
 	Hosts []string `yaml:"hosts"`
 
 	// The protocol the hosts speak: "smtp", or "lmtp" (RFC 2033).
@@ -212,7 +220,8 @@ type Events struct {
 	// Directory of the event log. Default: events below data_dir.
 	Dir string `yaml:"dir" restart:"yes"`
 
-	// The current file is closed, compressed and followed by a new one when it has grown to this size, or is as old as max_age.
+	// The current file is closed, compressed and followed by a new one when it has grown to this size, or is as old as
+	// max_age.
 	MaxSize Size `yaml:"max_size" range:"1MiB..16GiB"`
 
 	// How long the current file is written to, whatever its size.

@@ -88,7 +88,8 @@ func TestHostnameOfMachine(t *testing.T) {
 	}
 }
 
-// TestLimitsAreInherited wants a listener to take what it does not set from the top level, also when that stands below it.
+// TestLimitsAreInherited wants a listener to take what it does not set from the top level, also when that stands below
+// it.
 func TestLimitsAreInherited(t *testing.T) {
 	t.Parallel()
 	cfg := parse(t, `hostname: mta1.example.com
@@ -316,7 +317,8 @@ func parse(t *testing.T, file string) *Config {
 	return cfg
 }
 
-// FuzzParse wants every file to give a configuration or problems, and an accepted one to survive being shown and read back.
+// FuzzParse wants every file to give a configuration or problems, and an accepted one to survive being shown and read
+// back.
 func FuzzParse(f *testing.F) {
 	files, _ := filepath.Glob("testdata/bad/*.yaml")
 	for _, file := range append(files, "../../docs/godwit.example.yaml") {

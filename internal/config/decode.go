@@ -18,8 +18,8 @@ import (
 // maxDepth bounds how deep values may nest, aliases included, so that an alias to itself ends.
 const maxDepth = 16
 
-// decoder turns a YAML tree into a Config and notes every problem on the way instead of stopping at the first. The library's own
-// strict decoder stops there, and cannot say where a default came from.
+// decoder turns a YAML tree into a Config and notes every problem on the way instead of stopping at the first. The
+// library's own strict decoder stops there, and cannot say where a default came from.
 type decoder struct {
 	file     string
 	cfg      *Config
@@ -43,7 +43,8 @@ func (d *decoder) problem(at *token.Token, key, what, advice string) {
 func (d *decoder) syntax(err error) {
 	var e yaml.Error
 	if errors.As(err, &e) {
-		d.problem(e.GetToken(), "", "not valid YAML: "+e.GetMessage(), "check indentation, colons and quotes near this place")
+		d.problem(e.GetToken(), "", "not valid YAML: "+e.GetMessage(),
+			"check indentation, colons and quotes near this place")
 		return
 	}
 	d.problem(nil, "", "not valid YAML: "+err.Error(), "check indentation, colons and quotes")
@@ -71,7 +72,8 @@ func (d *decoder) resolve(n ast.Node, key string) (_ ast.Node, ok bool) {
 			name := t.Value.GetToken().Value
 			target, known := d.anchors[name]
 			if !known {
-				d.problem(t.GetToken(), key, fmt.Sprintf("alias *%s has no anchor", name), fmt.Sprintf("mark a value with &%s or write it out", name))
+				d.problem(t.GetToken(), key, fmt.Sprintf("alias *%s has no anchor", name),
+					fmt.Sprintf("mark a value with &%s or write it out", name))
 				return nil, false
 			}
 			n = target
@@ -94,7 +96,8 @@ func (d *decoder) pairs(n ast.Node, at *token.Token, key string) ([]*ast.Mapping
 	case *ast.MappingValueNode:
 		return []*ast.MappingValueNode{t}, true
 	}
-	d.problem(place(n, at), key, "is "+kind(n)+" where keys and values are expected", `write "key: value" lines below it`)
+	d.problem(place(n, at), key, "is "+kind(n)+" where keys and values are expected",
+		`write "key: value" lines below it`)
 	return nil, false
 }
 
@@ -150,7 +153,8 @@ func (d *decoder) structure(n ast.Node, at *token.Token, v reflect.Value, key st
 			continue
 		}
 		if first := seen[name]; first != nil {
-			d.problem(keyToken, path, fmt.Sprintf("is given twice, first in line %d", first.Position.Line), "keep one of them")
+			d.problem(keyToken, path, fmt.Sprintf("is given twice, first in line %d", first.Position.Line),
+				"keep one of them")
 			continue
 		}
 		seen[name] = keyToken
@@ -196,7 +200,8 @@ func (d *decoder) value(n ast.Node, at *token.Token, v reflect.Value, key string
 func (d *decoder) list(n ast.Node, at *token.Token, v reflect.Value, key string, tag reflect.StructTag) {
 	seq, ok := n.(*ast.SequenceNode)
 	if !ok {
-		d.problem(place(n, at), key, "is "+kind(n)+" where a list is expected", `write [first, second] or one "- item" on each line`)
+		d.problem(place(n, at), key, "is "+kind(n)+" where a list is expected",
+			`write [first, second] or one "- item" on each line`)
 		return
 	}
 	list := reflect.MakeSlice(v.Type(), 0, len(seq.Values))
@@ -261,7 +266,8 @@ func (d *decoder) scalar(n ast.Node, at *token.Token, v reflect.Value, key strin
 	case *int:
 		i, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || isText {
-			d.problem(at, key, strconv.Quote(text)+" is not a whole number", "write it in decimal digits, without quotes")
+			d.problem(at, key, strconv.Quote(text)+" is not a whole number",
+				"write it in decimal digits, without quotes")
 			return
 		}
 		*dst = int(i)
@@ -303,10 +309,13 @@ func (d *decoder) checkWord(at *token.Token, key, text string, tag reflect.Struc
 	if words == "" || slices.Contains(strings.Split(words, ","), text) {
 		return
 	}
-	d.problem(at, key, strconv.Quote(text)+" is not one of the words allowed", "write "+orList(strings.Split(words, ",")))
+	d.problem(at, key, strconv.Quote(text)+" is not one of the words allowed",
+		"write "+orList(strings.Split(words, ",")))
 }
 
-func (d *decoder) checkRange(at *token.Token, key string, n int64, tag reflect.StructTag, parse func(string) (int64, error), text string) {
+func (d *decoder) checkRange(
+	at *token.Token, key string, n int64, tag reflect.StructTag, parse func(string) (int64, error), text string,
+) {
 	low, high, ok := strings.Cut(tag.Get("range"), "..")
 	if !ok {
 		return
@@ -337,10 +346,12 @@ func parseNetwork(s string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
-		return p, fmt.Errorf("%q is not a network; write an address with a prefix length, such as 10.0.0.0/8 or 2001:db8::/32", s)
+		return p, fmt.Errorf("%q is not a network; "+
+			"write an address with a prefix length, such as 10.0.0.0/8 or 2001:db8::/32", s)
 	}
 	if p.Masked() != p {
-		return p, fmt.Errorf("%q has bits set beyond its prefix length; write %s for the network or %s for the one address", s, p.Masked(), p.Addr())
+		return p, fmt.Errorf("%q has bits set beyond its prefix length; "+
+			"write %s for the network or %s for the one address", s, p.Masked(), p.Addr())
 	}
 	return p, nil
 }

@@ -2,7 +2,8 @@ package config
 
 import "time"
 
-// DefaultStream is the key of delivery.max_age that stands for every stream not named, and the stream of a listener that names none.
+// DefaultStream is the key of delivery.max_age that stands for every stream not named, and the stream of a listener
+// that names none.
 const DefaultStream = "default"
 
 // DefaultTenant owns the mail of a listener that names no tenant.
@@ -67,7 +68,8 @@ func Default() *Config {
 	}
 }
 
-// DefaultListener returns what a listener in the file has before its own keys are read. Its limits begin as a copy of [Config.Limits].
+// DefaultListener returns what a listener in the file has before its own keys are read. Its limits begin as a copy of
+// [Config.Limits].
 func DefaultListener() Listener {
 	return Listener{Tenant: DefaultTenant, Stream: DefaultStream}
 }

@@ -10,8 +10,8 @@ type Change struct {
 	Restart bool   `json:"restart"`
 }
 
-// Diff returns what differs, in the order of the reference, keys that are gone last. A listener that appears or goes needs a restart,
-// since its socket is opened when the server starts.
+// Diff returns what differs, in the order of the reference, keys that are gone last. A listener that appears or goes
+// needs a restart, since its socket is opened when the server starts.
 func Diff(before, after *Config) []Change {
 	rest := make(map[string]Value)
 	old := before.Values()

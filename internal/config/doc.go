@@ -1,7 +1,9 @@
-// Package config is the configuration file: its keys, their defaults, what is wrong with a file, and what a change means.
+// Package config is the configuration file: its keys, their defaults, what is wrong with a file, and what a change
+// means.
 //
-// The file is YAML and strict: an unknown key, a value of the wrong kind or out of range, a unit that is missing are problems, and all
-// problems of a file are found in one go, each with line, column, what is wrong and what to write instead.
+// The file is YAML and strict: an unknown key, a value of the wrong kind or out of range, a unit that is missing are
+// problems, and all problems of a file are found in one go, each with line, column, what is wrong and what to write
+// instead.
 //
 //	cfg, err := config.Load("/etc/godwit/godwit.yaml")
 //	var problems config.Problems
@@ -11,9 +13,10 @@
 //		}
 //	}
 //
-// [Default] holds every default; [Config.Origin] says where an effective value comes from; [Diff] compares two configurations and
-// tells what a reload can take over. The package knows no other room: the composition root turns values into the options of each.
+// [Default] holds every default; [Config.Origin] says where an effective value comes from; [Diff] compares two
+// configurations and tells what a reload can take over. The package knows no other room: the composition root turns
+// values into the options of each.
 //
-// The fields' comments are the reference. They are turned into a JSON Schema and docs/reference/config.md by `make generate`; the schema is
-// part of the binary ([Schema]).
+// The fields' comments are the reference. They are turned into a JSON Schema and docs/reference/config.md by `make
+// generate`; the schema is part of the binary ([Schema]).
 package config

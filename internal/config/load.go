@@ -15,7 +15,8 @@ import (
 // MaxFileSize bounds a configuration file in octets.
 const MaxFileSize = 4 << 20
 
-// Load reads, checks and completes the file at path. The error is [Problems] if the file could be read but must not be used.
+// Load reads, checks and completes the file at path. The error is [Problems] if the file could be read but must not be
+// used.
 func Load(path string) (*Config, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -29,7 +30,8 @@ func Load(path string) (*Config, error) {
 	return Parse(path, data)
 }
 
-// Parse reads, checks and completes a configuration. name stands for the file in messages. The error is [Problems], all there are.
+// Parse reads, checks and completes a configuration. name stands for the file in messages. The error is [Problems], all
+// there are.
 func Parse(name string, data []byte) (*Config, error) {
 	cfg := Default()
 	d := &decoder{
@@ -85,8 +87,8 @@ func (d *decoder) decode(data []byte) bool {
 	return true
 }
 
-// limitsFirst reads the top-level limits before all else, since each listener begins as a copy of them. What is wrong with them is
-// noted when they are read again in their turn.
+// limitsFirst reads the top-level limits before all else, since each listener begins as a copy of them. What is wrong
+// with them is noted when they are read again in their turn.
 func (d *decoder) limitsFirst(body ast.Node) {
 	early := *d
 	early.problems = nil

@@ -28,7 +28,8 @@ type source struct {
 	advice  Problems
 }
 
-// Origin returns where the value of a key comes from. Keys are written as in messages: "delivery.port", "listeners[0].address".
+// Origin returns where the value of a key comes from. Keys are written as in messages: "delivery.port",
+// "listeners[0].address".
 func (s *source) Origin(key string) Origin { return s.origins[key] }
 
 // File returns the name of the file that was read; empty for [Default].

@@ -34,8 +34,8 @@ func (p Problem) Error() string {
 	return b.String()
 }
 
-// Problems is every thing found wrong with one file, in the order of the file. It is the error that [Load] and [Parse] return
-// when the file could be read but must not be used.
+// Problems is every thing found wrong with one file, in the order of the file. It is the error that [Load] and [Parse]
+// return when the file could be read but must not be used.
 type Problems []Problem
 
 // Error returns one line for each problem.

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Show writes the effective configuration as YAML that [Parse] reads back to the same values, each line with the origin of its value as a
-// comment.
+// Show writes the effective configuration as YAML that [Parse] reads back to the same values, each line with the origin
+// of its value as a comment.
 func (c *Config) Show(w io.Writer) error {
 	type line struct{ text, origin string }
 	var (

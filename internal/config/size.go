@@ -35,7 +35,8 @@ func (s Size) String() string {
 	return strconv.FormatInt(int64(s), 10)
 }
 
-// ParseSize reads a number of octets with an optional unit: B, kB, MB, GB (powers of 1000), KiB, MiB, GiB (powers of 1024).
+// ParseSize reads a number of octets with an optional unit: B, kB, MB, GB (powers of 1000), KiB, MiB, GiB (powers of
+// 1024).
 func ParseSize(s string) (Size, error) {
 	digits := len(s) - len(strings.TrimLeft(s, "0123456789_"))
 	unit := strings.TrimSpace(s[digits:])
@@ -62,8 +63,8 @@ func ParseSize(s string) (Size, error) {
 	return 0, fmt.Errorf("%q has no known unit; write B, kB, MB, GB, KiB, MiB or GiB", s)
 }
 
-// ParseDuration reads whole or decimal numbers with units, largest first: "3d", "1h30m", "500ms". A day (d) is 24 hours, a week (w)
-// seven days. Zero needs no unit.
+// ParseDuration reads whole or decimal numbers with units, largest first: "3d", "1h30m", "500ms". A day (d) is 24
+// hours, a week (w) seven days. Zero needs no unit.
 func ParseDuration(s string) (time.Duration, error) {
 	const day = 24 * time.Hour
 	if s == "0" {
@@ -103,8 +104,8 @@ func ParseDuration(s string) (time.Duration, error) {
 	return total + d, nil
 }
 
-// FormatDuration returns the form that [ParseDuration] reads back, without parts that are zero: "90s" is "1m30s". Below four days
-// hours are not gathered into days, as people say them: "72h", but "30d".
+// FormatDuration returns the form that [ParseDuration] reads back, without parts that are zero: "90s" is "1m30s". Below
+// four days hours are not gathered into days, as people say them: "72h", but "30d".
 func FormatDuration(d time.Duration) string {
 	if d == 0 {
 		return "0s"

@@ -18,9 +18,12 @@ import (
 // maxSocketPath is what fits into a Unix socket address with room to spare on every system.
 const maxSocketPath = 100
 
+// hostLabel allows underscores, which stand in the names of real hosts whatever the RFCs say.
+const hostLabel = `[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?`
+
 var (
 	wordPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?$`)
-	hostPattern = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*$`)
+	hostPattern = regexp.MustCompile(`^` + hostLabel + `(\.` + hostLabel + `)*$`)
 )
 
 // at finds the place of a key, or of the nearest group that stands in the file.
@@ -41,7 +44,8 @@ func (d *decoder) wrong(key, what, advice string) {
 	}
 }
 
-// missing notes a key that must be there, unless its group has one that nobody knows and that may be this one, misspelt.
+// missing notes a key that must be there, unless its group has one that nobody knows and that may be this one,
+// misspelt.
 func (d *decoder) missing(group, name, what, advice string) {
 	if !d.doubtful[group] {
 		d.wrong(join(group, name), what, advice)
@@ -80,9 +84,11 @@ func (d *decoder) validate() {
 		d.checkHostname("delivery.hello", c.Delivery.Hello)
 	}
 	if c.DataDir == "" || !filepath.IsAbs(c.DataDir) {
-		d.wrong("data_dir", strconv.Quote(c.DataDir)+" is not an absolute path", "write it from the root, such as /var/lib/godwit")
+		d.wrong("data_dir", strconv.Quote(c.DataDir)+" is not an absolute path",
+			"write it from the root, such as /var/lib/godwit")
 	} else if len(c.DataDir) > maxSocketPath-len("/admin.sock") {
-		d.wrong("data_dir", "is too long for the admin socket in it", fmt.Sprintf("choose a path of at most %d octets", maxSocketPath-len("/admin.sock")))
+		d.wrong("data_dir", "is too long for the admin socket in it",
+			fmt.Sprintf("choose a path of at most %d octets", maxSocketPath-len("/admin.sock")))
 	}
 	if !filepath.IsAbs(c.Events.Dir) && c.Events.Dir != filepath.Join(c.DataDir, "events") {
 		d.wrong("events.dir", strconv.Quote(c.Events.Dir)+" is not an absolute path", "write it from the root")
@@ -90,14 +96,16 @@ func (d *decoder) validate() {
 	d.checkListeners()
 	if c.HTTP.Address != "" {
 		if ip, ok := d.checkAddress("http.address", c.HTTP.Address, "127.0.0.1:8080"); ok && !ip.IsLoopback() && !ip.IsPrivate() {
-			d.advise("http.address", "metrics are readable for everyone who can reach it", "listen on a private address")
+			d.advise("http.address", "metrics are readable for everyone who can reach it",
+				"listen on a private address")
 		}
 	}
 	d.checkDelivery()
 	d.checkRoutes()
 	for i, s := range c.DNS.Servers {
 		if _, err := ParseServer(s); err != nil {
-			d.wrong(fmt.Sprintf("dns.servers[%d]", i), strconv.Quote(s)+" is not an IP address", `write an address, with a port if it is not 53: "127.0.0.1" or "[::1]:5353"`)
+			d.wrong(fmt.Sprintf("dns.servers[%d]", i), strconv.Quote(s)+" is not an IP address",
+				`write an address, with a port if it is not 53: "127.0.0.1" or "[::1]:5353"`)
 		}
 	}
 }
@@ -105,16 +113,19 @@ func (d *decoder) validate() {
 func (d *decoder) checkHostname(key, name string) {
 	switch {
 	case len(name) > 255 || !hostPattern.MatchString(name):
-		d.wrong(key, strconv.Quote(name)+" is not a host name", "write a fully qualified name, such as mta1.example.com")
+		d.wrong(key, strconv.Quote(name)+" is not a host name",
+			"write a fully qualified name, such as mta1.example.com")
 	case !strings.Contains(name, "."):
-		d.advise(key, strconv.Quote(name)+" has no dot; many servers refuse mail from such a name", "set it to the name that the outgoing address resolves to, such as mta1.example.com")
+		d.advise(key, strconv.Quote(name)+" has no dot; many servers refuse mail from such a name",
+			"set it to the name that the outgoing address resolves to, such as mta1.example.com")
 	}
 }
 
 func (d *decoder) checkListeners() {
 	c := d.cfg
 	if c.Listeners == nil {
-		d.missing("", "listeners", "are not given, so no mail could come in", `add for instance: listeners: [{name: relay, address: "127.0.0.1:2525", trusted_networks: [127.0.0.0/8]}]`)
+		d.missing("", "listeners", "are not given, so no mail could come in",
+			`add for instance: listeners: [{name: relay, address: "127.0.0.1:2525", trusted_networks: [127.0.0.0/8]}]`)
 	}
 	names, addresses := make(map[string]int), make(map[string]int)
 	for i := range c.Listeners {
@@ -124,9 +135,11 @@ func (d *decoder) checkListeners() {
 		case l.Name == "":
 			d.missing(key, "name", "is missing", "give the listener a short name, such as relay")
 		case !wordPattern.MatchString(l.Name):
-			d.wrong(key+".name", strconv.Quote(l.Name)+" is not a short name", "use up to 32 lower-case letters, digits, hyphens and underscores")
+			d.wrong(key+".name", strconv.Quote(l.Name)+" is not a short name",
+				"use up to 32 lower-case letters, digits, hyphens and underscores")
 		case twice:
-			d.wrong(key+".name", fmt.Sprintf("%q is also the name of listeners[%d]", l.Name, first), "give each listener its own name")
+			d.wrong(key+".name", fmt.Sprintf("%q is also the name of listeners[%d]", l.Name, first),
+				"give each listener its own name")
 		default:
 			names[l.Name] = i
 		}
@@ -134,25 +147,29 @@ func (d *decoder) checkListeners() {
 			d.missing(key, "address", "is missing", `write where to listen, such as "127.0.0.1:2525"`)
 		} else if _, ok := d.checkAddress(key+".address", l.Address, "127.0.0.1:2525"); ok {
 			if first, twice := addresses[l.Address]; twice && !strings.HasSuffix(l.Address, ":0") {
-				d.wrong(key+".address", fmt.Sprintf("%s is also the address of listeners[%d]", l.Address, first), "give each listener its own address or port")
+				d.wrong(key+".address", fmt.Sprintf("%s is also the address of listeners[%d]", l.Address, first),
+					"give each listener its own address or port")
 			}
 			addresses[l.Address] = i
 		}
 		d.checkTrusted(key, l.TrustedNetworks)
 		for name, word := range map[string]string{"tenant": l.Tenant, "stream": l.Stream} {
 			if !wordPattern.MatchString(word) {
-				d.wrong(key+"."+name, strconv.Quote(word)+" is not a short name", "use up to 32 lower-case letters, digits, hyphens and underscores")
+				d.wrong(key+"."+name, strconv.Quote(word)+" is not a short name",
+					"use up to 32 lower-case letters, digits, hyphens and underscores")
 			}
 		}
 		if l.Limits.SessionsPerClient > l.Limits.Sessions {
-			d.advise(key+".limits", fmt.Sprintf("sessions_per_client (%d) is above sessions (%d), so one client can take them all", l.Limits.SessionsPerClient, l.Limits.Sessions), "lower sessions_per_client")
+			d.advise(key+".limits", fmt.Sprintf("sessions_per_client (%d) is above sessions (%d), so one client can take them all",
+				l.Limits.SessionsPerClient, l.Limits.Sessions), "lower sessions_per_client")
 		}
 	}
 }
 
 func (d *decoder) checkTrusted(listener string, networks []netip.Prefix) {
 	if len(networks) == 0 {
-		d.missing(listener, "trusted_networks", "is empty, so every message would be refused", "list the networks that may send, such as [127.0.0.0/8]")
+		d.missing(listener, "trusted_networks", "is empty, so every message would be refused",
+			"list the networks that may send, such as [127.0.0.0/8]")
 	}
 	for i, p := range networks {
 		shortest := 8 // 10.0.0.0/8
@@ -160,7 +177,8 @@ func (d *decoder) checkTrusted(listener string, networks []netip.Prefix) {
 			shortest = 7 // fc00::/7
 		}
 		if p.Bits() < shortest {
-			d.wrong(fmt.Sprintf("%s.trusted_networks[%d]", listener, i), p.String()+" covers much of the internet: an open relay", fmt.Sprintf("list your own networks; the prefix length is at least %d", shortest))
+			d.wrong(fmt.Sprintf("%s.trusted_networks[%d]", listener, i), p.String()+" covers much of the internet: an open relay",
+				fmt.Sprintf("list your own networks; the prefix length is at least %d", shortest))
 		}
 	}
 }
@@ -189,7 +207,8 @@ func (d *decoder) checkDelivery() {
 	dl := &d.cfg.Delivery
 	if dl.SourceAddress != "" {
 		if _, err := netip.ParseAddr(dl.SourceAddress); err != nil {
-			d.wrong("delivery.source_address", strconv.Quote(dl.SourceAddress)+" is not an IP address", "write an address of this machine, or leave it out")
+			d.wrong("delivery.source_address", strconv.Quote(dl.SourceAddress)+" is not an IP address",
+				"write an address of this machine, or leave it out")
 		}
 	}
 	if len(dl.Retry) == 0 {
@@ -197,7 +216,8 @@ func (d *decoder) checkDelivery() {
 	}
 	for i := 1; i < len(dl.Retry); i++ {
 		if dl.Retry[i] < dl.Retry[i-1] {
-			d.advise(fmt.Sprintf("delivery.retry[%d]", i), FormatDuration(dl.Retry[i])+" is shorter than the pause before it", "let the pauses grow")
+			d.advise(fmt.Sprintf("delivery.retry[%d]", i), FormatDuration(dl.Retry[i])+" is shorter than the pause before it",
+				"let the pauses grow")
 		}
 	}
 	for name, age := range dl.MaxAge {
@@ -205,11 +225,13 @@ func (d *decoder) checkDelivery() {
 			d.wrong("delivery.max_age."+name, strconv.Quote(name)+" is not a short name", "name a stream, or default")
 		}
 		if len(dl.Retry) > 0 && age < dl.Retry[0] {
-			d.advise("delivery.max_age."+name, FormatDuration(age)+" is over before the first retry", "raise it, or shorten delivery.retry")
+			d.advise("delivery.max_age."+name, FormatDuration(age)+" is over before the first retry",
+				"raise it, or shorten delivery.retry")
 		}
 	}
 	if dl.MaxAge[DefaultStream] <= dl.DelayNoticeAfter && dl.DelayNotices != "never" {
-		d.advise("delivery.delay_notice_after", "is not before delivery.max_age, so no notice is ever sent", "lower it, or set delivery.delay_notices to never")
+		d.advise("delivery.delay_notice_after", "is not before delivery.max_age, so no notice is ever sent",
+			"lower it, or set delivery.delay_notices to never")
 	}
 }
 
@@ -226,7 +248,8 @@ func (d *decoder) checkRoutes() {
 			if pattern != "*" {
 				ascii, err := smtp.DomainToASCII(domain)
 				if err != nil || !hostPattern.MatchString(ascii) {
-					d.wrong(at, strconv.Quote(pattern)+" is not a domain pattern", `write "example.com", "*.example.com" or "*"`)
+					d.wrong(at, strconv.Quote(pattern)+" is not a domain pattern",
+						`write "example.com", "*.example.com" or "*"`)
 					continue
 				}
 				pattern = ascii
@@ -246,13 +269,15 @@ func (d *decoder) checkRoutes() {
 		}
 		for j, h := range r.Hosts {
 			if _, _, err := ParseHost(h, d.cfg.Delivery.Port); err != nil {
-				d.wrong(fmt.Sprintf("%s.hosts[%d]", key, j), strconv.Quote(h)+" is not a host", `write "relay.example.com", "relay.example.com:587", "192.0.2.1:25" or "[2001:db8::1]:25"`)
+				d.wrong(fmt.Sprintf("%s.hosts[%d]", key, j), strconv.Quote(h)+" is not a host",
+					`write "relay.example.com", "relay.example.com:587", "192.0.2.1:25" or "[2001:db8::1]:25"`)
 			}
 		}
 		if r.Protocol == "lmtp" && d.cfg.Delivery.Port == 25 {
 			for j, h := range r.Hosts {
 				if _, port, err := ParseHost(h, 25); err == nil && port == 25 {
-					d.wrong(fmt.Sprintf("%s.hosts[%d]", key, j), "port 25 does not speak LMTP (RFC 2033, 5)", "name the port of the LMTP server, such as "+strconv.Quote(strings.TrimSuffix(h, ":25")+":24"))
+					d.wrong(fmt.Sprintf("%s.hosts[%d]", key, j), "port 25 does not speak LMTP (RFC 2033, 5)",
+						"name the port of the LMTP server, such as "+strconv.Quote(strings.TrimSuffix(h, ":25")+":24"))
 				}
 			}
 		}

@@ -10,6 +10,7 @@ import (
 const (
 	configGo      = "internal/config/config.go"
 	configExample = "docs/godwit.example.yaml"
+	rfcFile       = "docs/rfc.md"
 )
 
 // generate returns the content of every generated file by its path.
@@ -25,6 +26,9 @@ func generate() (map[string][]byte, error) {
 	}
 	if files["docs/reference/config.md"], err = configdoc.Reference(configGo, example); err != nil {
 		return nil, fmt.Errorf("configuration reference: %w", err)
+	}
+	if files[rfcFile], err = rfcTable(rfcFile); err != nil {
+		return nil, fmt.Errorf("table of RFCs: %w", err)
 	}
 	return files, nil
 }

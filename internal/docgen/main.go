@@ -1,5 +1,6 @@
-// Command docgen writes the reference documents that come from code. It runs at the root of the repository: `make generate` rewrites the
-// files, `make check` runs it with -check, which writes nothing and fails if a file is not what the code says.
+// Command docgen writes the reference documents that come from code. It runs at the root of the repository: `make
+// generate` rewrites the files, `make check` runs it with -check, which writes nothing and fails if a file is not what
+// the code says.
 package main
 
 import (

@@ -1,5 +1,6 @@
-// Package configdoc writes what people and editors read about the configuration file: the JSON Schema (draft 2020-12) that becomes part of
-// the binary, and docs/reference/config.md. Both come from the fields of [config.Config]: their comments, tags and defaults.
+// Package configdoc writes what people and editors read about the configuration file: the JSON Schema (draft 2020-12)
+// that becomes part of the binary, and docs/reference/config.md. Both come from the fields of [config.Config]: their
+// comments, tags and defaults.
 //
 // It is used by `make generate` alone, so the schema library and the Go parser are not linked into the server.
 package configdoc

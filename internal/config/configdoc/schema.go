@@ -24,7 +24,8 @@ var required = map[reflect.Type][]string{
 	reflect.TypeFor[config.Route]():    {"domains", "hosts"},
 }
 
-// Schema returns the JSON Schema of the configuration file. configGo is the path of the file that declares [config.Config].
+// Schema returns the JSON Schema of the configuration file. configGo is the path of the file that declares
+// [config.Config].
 func Schema(configGo string) ([]byte, error) {
 	texts, err := comments(configGo)
 	if err != nil {
