@@ -1,0 +1,440 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/godwit-mta/godwit/event"
+	"github.com/godwit-mta/godwit/internal/bounce"
+	"github.com/godwit-mta/godwit/internal/delivery/egress"
+	"github.com/godwit-mta/godwit/internal/queue"
+	"github.com/godwit-mta/godwit/internal/spool"
+	"github.com/godwit-mta/godwit/smtp"
+	"github.com/godwit-mta/godwit/smtp/smtpclient"
+)
+
+// Deliverer makes attempts. It is a [queue.Deliverer], safe for concurrent use. Without Run it works and keeps no sessions.
+type Deliverer struct {
+	o        Options
+	hostname string // lower case, without final dot
+	routes   atomic.Pointer[routes]
+	dialer   *egress.Dialer
+	pool     *egress.Pool
+	metrics  *metrics
+	sessions atomic.Uint64 // opened, for their ids
+	run      string        // tells ids of this process from those of others
+}
+
+var _ queue.Deliverer = (*Deliverer)(nil)
+
+// New checks the options and returns a deliverer. It starts nothing.
+func New(o Options) (*Deliverer, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	table, err := newRoutes(o.Routes)
+	if err != nil {
+		return nil, err
+	}
+	d := &Deliverer{
+		o:        o,
+		hostname: strings.TrimSuffix(strings.ToLower(o.Hostname), "."),
+		dialer: egress.NewDialer(egress.DialerOptions{
+			AllowedNetworks: o.AllowedNetworks, ConnectTimeout: o.ConnectTimeout, FallbackDelay: o.FallbackDelay, Dial: o.Dial,
+		}),
+		pool: egress.NewPool(egress.PoolOptions{
+			Idle: o.Idle, MaxTransactions: o.MaxTransactions, Max: o.MaxKept, MaxPerPath: o.MaxKeptPerPath, Registerer: o.Registerer,
+		}),
+		metrics: newMetrics(o.Registerer),
+		run:     strconv.FormatInt(time.Now().UnixMilli(), 36),
+	}
+	d.routes.Store(table)
+	return d, nil
+}
+
+// Run keeps sessions for further messages until ctx is done. It then says farewell to all of them, which takes a few seconds at most.
+func (d *Deliverer) Run(ctx context.Context) error { return d.pool.Run(ctx) }
+
+// SetRoutes puts other routes and allowed networks in place of those there are. On error everything stays as it was.
+func (d *Deliverer) SetRoutes(list []Route, allowed []netip.Prefix) error {
+	table, err := newRoutes(list)
+	if err != nil {
+		return err
+	}
+	d.dialer.SetAllowedNetworks(allowed)
+	d.routes.Store(table)
+	return nil
+}
+
+// Site implements [queue.Deliverer]. domain is in lower case without final dot.
+func (d *Deliverer) Site(domain string) (string, bool) { return d.siteOf(domain) }
+
+// Deliver implements [queue.Deliverer].
+func (d *Deliverer) Deliver(ctx context.Context, j *queue.Job) queue.Verdict {
+	a := attempt{d: d, ctx: ctx, job: j}
+	a.begin()
+	a.deliver()
+	return a.end()
+}
+
+// attempt is the work of one Deliver.
+type attempt struct {
+	d   *Deliverer
+	ctx context.Context
+	job *queue.Job
+
+	record  *spool.Attempt
+	pending []int // entries without a decision, by their index in the job
+	few     [8]int
+	site    string
+	backup  bool // the session under way is with a host of second choice
+
+	body       *smtp.Body
+	bodyFailed bool
+	fresh      bool // a connection was made
+	answered   bool // the site said something about a recipient or the message
+
+	failures   []failure
+	retryAfter []time.Duration
+	target     egress.Target // of the session under way
+}
+
+func (a *attempt) begin() {
+	n := len(a.job.Entries)
+	if n == 1 { // nearly all: one allocation for both
+		one := new(struct {
+			attempt spool.Attempt
+			result  [1]spool.Result
+		})
+		a.record = &one.attempt
+		a.record.Results = one.result[:]
+	} else {
+		a.record = &spool.Attempt{Results: make([]spool.Result, n)}
+	}
+	a.record.Message, a.record.Entries = a.job.Message, a.job.Entries
+	a.record.Started = time.Now()
+	a.pending = a.few[:0]
+	for i := range n {
+		a.pending = append(a.pending, i)
+	}
+}
+
+func (a *attempt) deliver() {
+	domain := a.job.Key.Domain
+	if site, ok := a.d.siteOf(domain); ok {
+		a.site = site
+		if a.useKept(); a.over() {
+			return
+		}
+	}
+	began := time.Now()
+	a.job.Enter("resolving", "", began)
+	to, err := a.d.find(a.ctx, domain)
+	a.record.Timings.DNS += time.Since(began)
+	if a.stopped() {
+		return
+	}
+	if err != nil {
+		a.failures = append(a.failures, lookupFailure(domain, err))
+		return
+	}
+	if to.site != a.site {
+		a.site = to.site
+		if a.useKept(); a.over() {
+			return
+		}
+	}
+	f := finder{d: a.d, to: to}
+	for !a.over() && a.mayGoOn(&f) {
+		began = time.Now()
+		a.job.Enter("resolving", "", began)
+		first, second, ok := f.next(a.ctx)
+		a.record.Timings.DNS += time.Since(began)
+		if !ok {
+			if !a.stopped() {
+				f.nothingLeft()
+			}
+			break
+		}
+		a.backup = f.backup
+		a.useTargets(&to, first, second)
+	}
+	a.failures = append(a.failures, f.failures...)
+}
+
+// stopped reports that the server aborts.
+func (a *attempt) stopped() bool { return a.ctx.Err() != nil }
+
+// over reports that nothing more is to be tried.
+func (a *attempt) over() bool { return len(a.pending) == 0 || a.bodyFailed || a.stopped() }
+
+// mayGoOn bounds an attempt in time. Two addresses are tried however long they take (RFC 5321, 5.1).
+func (a *attempt) mayGoOn(f *finder) bool {
+	return f.tried < 2 || time.Since(a.record.Started) < a.d.o.TryFor
+}
+
+// keptTries bounds how many kept sessions are tried. If several are found closed under a transaction, a new one tells more.
+const keptTries = 3
+
+// useKept brings the message out over kept sessions of the path, if there are any.
+func (a *attempt) useKept() {
+	path := egress.Path{Source: a.d.o.Source.Name, Site: a.site}
+	for range keptTries {
+		s := a.d.pool.Take(path)
+		if s == nil {
+			return
+		}
+		a.record.Reused = true
+		// What breaks a kept session before a decision is not held against the site: it is the risk of keeping sessions.
+		_, _ = a.use(s, true)
+		if a.over() {
+			return
+		}
+	}
+}
+
+// useTargets brings the message out over new sessions with a target: more than one as long as each gets some recipients through.
+func (a *attempt) useTargets(to *destination, first, second egress.Target) {
+	for !a.over() {
+		s, failed := a.open(to, first, second)
+		if s == nil {
+			a.failures = append(a.failures, failed...)
+			return
+		}
+		progress, err := a.use(s, false)
+		if len(a.pending) == 0 {
+			return
+		}
+		if err != nil {
+			a.failures = append(a.failures, sessionFailure(s.Target, err))
+		}
+		if !progress {
+			return
+		}
+		first, second = s.Target, egress.Target{}
+	}
+}
+
+// open makes a connection and starts a session on it.
+func (a *attempt) open(to *destination, first, second egress.Target) (*egress.Session, []failure) {
+	d := a.d
+	began := time.Now()
+	a.job.Enter("connecting", first.Host, began)
+	conn, target, err := d.dialer.Dial(a.ctx, &d.o.Source, first, second)
+	connected := time.Now()
+	a.record.Timings.Connect += connected.Sub(began)
+	a.fresh = true
+	if err != nil {
+		failed := dialFailures(err)
+		for i := range failed {
+			d.metrics.dialed(failed[i].reason)
+			d.o.Logger.Debug("connection not made", slog.String("site", a.site), slog.String("source", d.o.Source.Name),
+				slog.String("message", a.job.Message.ID.String()), slog.String("why", failed[i].text))
+		}
+		return nil, failed
+	}
+	d.metrics.dialed(0)
+	a.job.Enter("greeting", target.Host, connected)
+	c := smtpclient.New(conn, smtpclient.Options{
+		Hello: d.o.Source.Hello, LMTP: to.lmtp, Timeouts: d.o.Timeouts, Allow8Bit: d.o.Allow8Bit, Logger: d.o.Logger,
+	})
+	err = c.Start(a.ctx)
+	a.record.Timings.Greeting += time.Since(connected)
+	if err != nil {
+		_ = c.Close() // Start has ended the session
+		f := sessionFailure(target, err)
+		d.o.Logger.Debug("session not opened", slog.String("site", a.site), slog.String("source", d.o.Source.Name),
+			slog.String("message", a.job.Message.ID.String()), slog.String("why", f.text))
+		return nil, []failure{f}
+	}
+	s := egress.NewSession(c, egress.Path{Source: d.o.Source.Name, Site: a.site}, target, a.backup)
+	s.ID = fmt.Sprintf("%s-%d", d.run, d.sessions.Add(1))
+	return s, nil
+}
+
+// use makes transactions on a session until nothing is pending or the session is over, and gives it to the pool if it can be used again.
+// progress says that some recipient got a decision. err says why the session ended, if it did.
+func (a *attempt) use(s *egress.Session, kept bool) (progress bool, err error) {
+	if !a.loadBody() {
+		a.d.pool.Put(s)
+		return false, nil
+	}
+	a.target = s.Target
+	a.record.Connection = s.ID
+	for len(a.pending) > 0 && s.Reusable() && !a.stopped() {
+		before := len(a.pending)
+		used := kept || s.Transactions() > 0
+		if err = a.transact(s, kept, used); err != nil {
+			_ = s.Close() // Send has ended the session
+			return progress || len(a.pending) < before, err
+		}
+		progress = true
+		kept = false
+	}
+	a.d.pool.Put(s)
+	if !progress && !a.stopped() { // a session that never stood: the remote spoke out of turn
+		return false, &smtpclient.Error{Phase: smtpclient.PhaseMail, Protocol: true, Err: smtpclient.ErrUnsolicited}
+	}
+	return progress, nil
+}
+
+// loadBody gets the message's bytes, once per attempt and not before a session stands.
+func (a *attempt) loadBody() bool {
+	if a.body != nil {
+		return true
+	}
+	body, err := a.job.Body(a.ctx)
+	if err != nil {
+		a.bodyFailed = true
+		if !a.stopped() {
+			a.d.o.Logger.Error("message cannot be read back, delivery waits", slog.String("message", a.job.Message.ID.String()),
+				slog.Any("error", err))
+		}
+		return false
+	}
+	a.body = body
+	return true
+}
+
+// transact offers the message for as many pending recipients as one transaction takes, and sorts what came of it.
+func (a *attempt) transact(s *egress.Session, kept, used bool) error {
+	m := a.job.Message
+	tx := &s.Tx
+	tx.From, tx.HeaderUTF8, tx.Body = m.From, m.HeaderUTF8, a.body
+	n := min(len(a.pending), a.d.o.MaxRecipients)
+	tx.Recipients = tx.Recipients[:0]
+	for _, i := range a.pending[:n] {
+		tx.Recipients = append(tx.Recipients, *a.job.Entries[i].Recipient())
+	}
+	a.job.Enter("transaction", s.Target.Host, time.Now())
+	err := s.Send(a.ctx, tx)
+	tx.Body = nil
+	a.addTimings(&tx.Result)
+
+	// A kept session that gave no answer at all was closed before the message came: nobody took anything over.
+	silent := kept && err != nil && tx.Result.Mail.IsZero()
+	undone := a.pending[:0]
+	for k, i := range a.pending {
+		if k >= n || silent || !a.settle(i, s, &tx.Result.Recipients[k], used) {
+			undone = append(undone, i)
+		}
+	}
+	decided := len(a.pending) - len(undone)
+	a.pending = undone
+	if err == nil && decided == 0 {
+		err = a.refused(tx, n)
+	}
+	clear(tx.Recipients)
+	if cap(tx.Recipients) > maxKeptRecipients {
+		tx.Recipients, tx.Result.Recipients = nil, nil
+	}
+	return err
+}
+
+// maxKeptRecipients bounds the memory a kept session holds for its next transaction.
+const maxKeptRecipients = 16
+
+// refused returns the reply for which a transaction decided nothing although the session stands, as the error that ends it: the session is
+// of no use then.
+func (a *attempt) refused(tx *smtpclient.Transaction, n int) error {
+	for k := range n {
+		if r := &tx.Result.Recipients[k]; !r.Reply.IsZero() {
+			return &smtpclient.Error{Phase: r.Phase, Reply: r.Reply}
+		}
+	}
+	return &smtpclient.Error{Phase: smtpclient.PhaseRcpt, Protocol: true, Err: errNothingDecided}
+}
+
+func (a *attempt) addTimings(r *smtpclient.Result) {
+	t := &a.record.Timings
+	a.record.Bytes += r.Bytes
+	data := r.DataStarted
+	if data.IsZero() {
+		t.Mail += r.Done.Sub(r.Started)
+		return
+	}
+	t.Mail += data.Sub(r.Started)
+	t.Data += r.Done.Sub(data)
+}
+
+// settle writes what a transaction did to entry i. It returns false if that is still open.
+func (a *attempt) settle(i int, s *egress.Session, r *smtpclient.RecipientResult, used bool) bool {
+	v, reason, class := decide(r, used)
+	if v == undecided || v == rest {
+		return false
+	}
+	a.answered = true
+	result := &a.record.Results[i]
+	result.Outcome, result.Reason, result.Class = outcomes[v], reason, class
+	result.Reply, result.Phase = r.Reply, r.Phase.String()
+	a.place(result, s.Target)
+	switch v {
+	case delivered:
+		result.RemoteDSN = s.Extensions().DSN
+	case unknown:
+		result.Explanation = explainUnknown(s.Target, reason)
+	default:
+		result.Explanation = explainReply(s.Target, r)
+		a.askedWait(i, r.Reply)
+	}
+	return true
+}
+
+func (a *attempt) place(result *spool.Result, t egress.Target) {
+	result.Host, result.Addr = t.Host, t.Addr
+	result.Site, result.Source = a.site, a.d.o.Source.Name
+}
+
+// askedWait notes how long a reply asks to wait.
+func (a *attempt) askedWait(i int, r smtp.Reply) {
+	wait := bounce.RetryAfter(r)
+	if wait == 0 {
+		return
+	}
+	if a.retryAfter == nil {
+		a.retryAfter = make([]time.Duration, len(a.record.Results))
+	}
+	a.retryAfter[i] = wait
+}
+
+// end gives a result to whatever has none.
+func (a *attempt) end() queue.Verdict {
+	if a.body != nil {
+		a.body.Release()
+	}
+	a.record.Ended = time.Now()
+	if a.fresh {
+		a.record.Reused = false
+	}
+	destination := false
+	if len(a.pending) > 0 && !a.stopped() && !a.bodyFailed {
+		destination = a.fail()
+	}
+	a.d.metrics.count(a.record)
+	return queue.Verdict{Attempt: a.record, Destination: destination, RetryAfter: a.retryAfter}
+}
+
+// fail settles the pending entries by the failures there were, and reports whether these concern the destination as a whole.
+func (a *attempt) fail() (destination bool) {
+	f := sum(a.failures)
+	for _, i := range a.pending {
+		r := &a.record.Results[i]
+		r.Outcome = spool.Deferred
+		if f.final {
+			r.Outcome = spool.Bounced
+		}
+		r.Reason, r.Class, r.Reply, r.Phase, r.Explanation = f.reason, f.class, f.reply, f.phase, f.text
+		a.place(r, f.target)
+		a.askedWait(i, f.reply)
+	}
+	a.d.o.Logger.Debug("no host took the message", slog.String("message", a.job.Message.ID.String()), slog.String("site", a.site),
+		slog.String("source", a.d.o.Source.Name), slog.String("why", f.text))
+	return !a.answered && !f.final && f.reason != event.LocalError
+}
