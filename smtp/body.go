@@ -1,6 +1,8 @@
 package smtp
 
 import (
+	"bytes"
+	"encoding/binary"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -25,8 +27,9 @@ var (
 // Release the bytes belong to the next message: no slice got from Pieces may be used any more.
 type Body struct {
 	refs   atomic.Int32
-	front  []byte   // trace headers set before the received bytes
-	pieces [][]byte // filled parts of the pooled arrays
+	front  []byte    // trace headers set before the received bytes
+	pieces [][]byte  // filled parts of the pooled arrays
+	room   [2][]byte // where pieces lies while it is short
 	size   int64
 
 	// EightBit says that an octet above 127 occurs. DotLine says that some line begins with a dot, so that DATA must
@@ -38,6 +41,7 @@ type Body struct {
 // NewBody returns an empty body with one reference.
 func NewBody() *Body {
 	b := new(Body)
+	b.pieces = b.room[:0]
 	b.refs.Store(1)
 	return b
 }
@@ -51,15 +55,8 @@ func BodyOf(p []byte) *Body {
 
 // Append copies p to the end and keeps the flags EightBit and DotLine true to it. p may be cut anywhere.
 func (b *Body) Append(p []byte) {
-	for _, c := range p {
-		if c >= 0x80 {
-			b.EightBit = true
-			break
-		}
-	}
-	if !b.DotLine {
-		b.DotLine = b.startsDotLine(p)
-	}
+	b.EightBit = b.EightBit || HasEightBit(p)
+	b.DotLine = b.DotLine || b.startsDotLine(p)
 	for len(p) > 0 {
 		n := copy(b.Free(), p)
 		b.Extend(n)
@@ -68,16 +65,37 @@ func (b *Body) Append(p []byte) {
 }
 
 func (b *Body) startsDotLine(p []byte) bool {
-	var last byte = '\n' // the first octet of a body begins a line
-	if b.size > 0 {
-		piece := b.pieces[len(b.pieces)-1]
-		last = piece[len(piece)-1]
+	if len(p) > 0 && p[0] == '.' && b.endsLine() {
+		return true
 	}
-	for _, c := range p {
-		if c == '.' && last == '\n' {
+	return bytes.Contains(p, []byte("\n."))
+}
+
+// endsLine reports that what comes next begins a line.
+func (b *Body) endsLine() bool {
+	for i := len(b.pieces) - 1; i >= 0; i-- {
+		if piece := b.pieces[i]; len(piece) > 0 {
+			return piece[len(piece)-1] == '\n'
+		}
+	}
+	return len(b.front) == 0 || b.front[len(b.front)-1] == '\n'
+}
+
+// HasEightBit reports whether an octet of p is above 127.
+func HasEightBit(p []byte) bool {
+	const high = 0x8080808080808080
+	for len(p) >= 32 {
+		v := binary.LittleEndian.Uint64(p) | binary.LittleEndian.Uint64(p[8:]) |
+			binary.LittleEndian.Uint64(p[16:]) | binary.LittleEndian.Uint64(p[24:])
+		if v&high != 0 {
 			return true
 		}
-		last = c
+		p = p[32:]
+	}
+	for _, c := range p {
+		if c >= 0x80 {
+			return true
+		}
 	}
 	return false
 }

@@ -1,0 +1,109 @@
+package smtpserver
+
+import (
+	"context"
+	"io"
+	"net"
+	"time"
+
+	"github.com/godwit-mta/godwit/smtp"
+)
+
+// maxOutput is how much of replies is held back: a client that sends commands without end gets answers in writes of this size.
+const maxOutput = 4 << 10
+
+// reply appends a reply of the engine. It is written before the session next waits.
+func (s *session) reply(r smtp.Reply) ending {
+	s.server.metrics.reply(s.verb, r.Code)
+	s.out = r.AppendTo(s.out)
+	if s.transcript {
+		s.log.Log(context.Background(), LevelTranscript, "server says", "reply", r.String())
+	}
+	if len(s.out) >= maxOutput {
+		return s.flush(time.Now())
+	}
+	return goOn
+}
+
+// answer sends a reply of the backend, or def for a zero one, and returns what was sent. Code 421 ends the session.
+func (s *session) answer(r, def smtp.Reply) (smtp.Reply, ending) {
+	switch {
+	case r.IsZero():
+		r = def
+	case r.Code < 200 || r.Code > 599 || r.Class() == 3 || !cleanText(r.Text):
+		s.log.Error("backend gave a reply that is none", "reply", r.String())
+		r = replyLocalError
+	}
+	e := s.reply(r)
+	if r.Code == 421 && e == goOn {
+		e = endBackend
+	}
+	return r, e
+}
+
+// cleanText reports printable lines separated by LF. UTF-8 is left in peace.
+func cleanText(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' && c != '\n' || c == 0x7f {
+			return false
+		}
+	}
+	return len(s) <= 4<<10
+}
+
+// refuse answers a command that is wrong in form or order, and counts it.
+func (s *session) refuse(r smtp.Reply) ending {
+	s.bad++
+	if e := s.reply(r); e != goOn {
+		return e
+	}
+	if s.bad > s.terms.BadCommands {
+		return endBadCommands
+	}
+	return goOn
+}
+
+// flush writes what is held back.
+func (s *session) flush(now time.Time) ending {
+	if len(s.out) == 0 {
+		return goOn
+	}
+	if until := now.Add(s.terms.WriteTimeout); s.writeArmed.Before(until) {
+		s.writeArmed = until.Add(s.terms.WriteTimeout / 8)
+		if err := s.conn.SetWriteDeadline(s.writeArmed); err != nil {
+			return s.lost(err)
+		}
+	}
+	_, err := s.conn.Write(s.out)
+	s.out = s.out[:0]
+	s.finalHeld = false
+	if err != nil {
+		return s.lost(err)
+	}
+	return goOn
+}
+
+// Bounds of the wait for the client's end of a connection that the server ends.
+const (
+	lingerTime  = time.Second
+	lingerBytes = 256 << 10
+)
+
+// linger closes c so that the last reply arrives: octets that were sent and not read would make the kernel reset the connection and drop
+// it. The client is given a moment to see the reply and close.
+func linger(c net.Conn) {
+	if half, ok := c.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		_ = c.SetReadDeadline(time.Now().Add(lingerTime))
+		_, _ = io.CopyN(io.Discard, c, lingerBytes)
+	}
+	_ = c.Close()
+}
+
+// lost notes a connection that failed and tells why it did.
+func (s *session) lost(err error) ending {
+	s.failure = err
+	if s.serving.ctx.Err() != nil {
+		return endAbort
+	}
+	return endLost
+}
