@@ -49,8 +49,8 @@ type behaviour struct {
 type question struct{ name, typ string }
 
 // Fail lets the server misbehave when it is asked for name, in place of what was said of that name before. "*.example" stands for all names below
-// example that have no behaviour of their own, "*" for all. A zero Behaviour makes it plain again. It panics on a wrong Behaviour, which is a mistake
-// in a test.
+// example that have no behaviour of their own, "*" for all. A zero Behaviour makes it plain again. It panics on a Behaviour that
+// names no known type or code, which is a mistake in a test.
 func (s *Server) Fail(name string, b Behaviour) {
 	made := &behaviour{Behaviour: b, types: make(map[uint16]bool), left: b.Times}
 	if b.Times == 0 {

@@ -17,7 +17,8 @@
 // The text is a master file (RFC 1035, 5) whose origin is the root and whose TTL is 60 s unless it says otherwise. Names that it does
 // not hold do not exist. A SOA record gives the negative TTL of what is below it; without one it is 60 s.
 //
-// Outside tests make a server by [New] and let [Server.Run] serve until its context ends.
+// Outside tests make a server by [New] and let [Server.Run] serve until its context ends. Under testing/synctest, where no real socket works,
+// use [InMemory] and give the resolver [Server.Dial].
 package dnstest
 
 import (
@@ -33,9 +34,11 @@ import (
 // Server answers DNS queries on one loopback port, over UDP and TCP. Its methods may be used at any time by any number of
 // goroutines; Run only once.
 type Server struct {
-	udp  *net.UDPConn
+	udp  *net.UDPConn // nil in memory
 	tcp  *net.TCPListener
 	addr netip.AddrPort
+
+	dialed sync.WaitGroup // connections of Dial
 
 	mu struct {
 		sync.RWMutex
@@ -50,14 +53,10 @@ const portTries = 20
 
 // New reads the zones and opens a port on 127.0.0.1. Nothing is answered until Run.
 func New(text string) (*Server, error) {
-	data, err := parseZones(text)
+	s, err := newServer(text)
 	if err != nil {
 		return nil, err
 	}
-	s := new(Server)
-	s.mu.data = data
-	s.mu.behaviours = make(map[string]*behaviour)
-	s.mu.queries = make(map[question]int)
 	loopback := net.IPv4(127, 0, 0, 1)
 	for range portTries {
 		if s.udp, err = net.ListenUDP("udp4", &net.UDPAddr{IP: loopback}); err != nil {
@@ -70,6 +69,67 @@ func New(text string) (*Server, error) {
 		s.udp.Close()
 	}
 	return nil, fmt.Errorf("dnstest: opening a port: %w", err)
+}
+
+func newServer(text string) (*Server, error) {
+	data, err := parseZones(text)
+	if err != nil {
+		return nil, err
+	}
+	s := new(Server)
+	s.mu.data = data
+	s.mu.behaviours = make(map[string]*behaviour)
+	s.mu.queries = make(map[question]int)
+	return s, nil
+}
+
+// InMemory makes a server without sockets, which answers only through Dial. It waits at the test's end until all those connections
+// are closed.
+func InMemory(t TB, text string) *Server {
+	t.Helper()
+	s, err := newServer(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.addr = netip.MustParseAddrPort("127.0.0.1:53")
+	t.Cleanup(s.dialed.Wait)
+	return s
+}
+
+// Dial connects to the server in memory, whatever the address; network is "udp" or "tcp". It fits a resolver's Options and works
+// without Run.
+func (s *Server) Dial(ctx context.Context, network, _ string) (net.Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	near, far := net.Pipe()
+	s.dialed.Go(func() {
+		defer far.Close()
+		if network == "udp" {
+			s.servePackets(far)
+			return
+		}
+		s.serveConn(context.Background(), far)
+	})
+	return near, nil
+}
+
+// servePackets answers on a pipe, which keeps the bounds of packets, until its other end is closed.
+func (s *Server) servePackets(pipe net.Conn) {
+	buf := make([]byte, maxPacket)
+	for {
+		n, err := pipe.Read(buf)
+		if err != nil {
+			return
+		}
+		packets, delay := s.respond(buf[:n], false)
+		time.Sleep(delay)
+		for _, p := range packets {
+			if _, err := pipe.Write(p); err != nil {
+				return
+			}
+		}
+	}
 }
 
 // TB is what Start needs of a [testing.TB].
@@ -92,11 +152,12 @@ func Start(t TB, text string) *Server {
 	t.Cleanup(func() {
 		cancel()
 		running.Wait()
+		s.dialed.Wait()
 	})
 	return s
 }
 
-// Addr returns where the server listens, the same port for UDP and TCP.
+// Addr returns where the server listens, the same port for UDP and TCP. In memory it is an address where nothing is.
 func (s *Server) Addr() netip.AddrPort { return s.addr }
 
 // Set puts other zones in place of all there are. On error the old ones stay.
