@@ -15,10 +15,12 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-// Conn is the client's side of one session. Its methods belong to one goroutine at a time; only Close may be called from another.
+// Conn is the client's side of one session. Its methods belong to one goroutine at a time; only Close may be called
+// from another.
 //
-// It takes a *net.TCPConn or *net.UnixConn as it is best: such a connection writes vectors, others get small slices gathered. The
-// connection should buffer what is written to it as TCP does: a group of commands is written whole before its replies are read.
+// It takes a *net.TCPConn or *net.UnixConn as it is best: such a connection writes vectors, others get small slices
+// gathered. The connection should buffer what is written to it as TCP does: a group of commands is written whole
+// before its replies are read.
 type Conn struct {
 	nc     net.Conn
 	o      Options
@@ -65,8 +67,8 @@ func New(nc net.Conn, o Options) *Conn {
 	return c
 }
 
-// Start reads the banner and says EHLO, or HELO to a peer that does not know it (RFC 5321, 3.2). An error is an *Error and leaves the
-// session closed.
+// Start reads the banner and says EHLO, or HELO to a peer that does not know it (RFC 5321, 3.2). An error is an
+// *Error and leaves the session closed.
 func (c *Conn) Start(ctx context.Context) error {
 	if c.over != nil || c.started {
 		return &Error{Phase: PhaseConnect, Err: ErrClosed}
@@ -98,8 +100,8 @@ func (c *Conn) greet() error {
 	return nil
 }
 
-// hello introduces us and learns what the peer offers. It is a step of its own since it is to be repeated over a connection that was
-// upgraded.
+// hello introduces us and learns what the peer offers. It is a step of its own since it is to be repeated over a
+// connection that was upgraded.
 func (c *Conn) hello() error {
 	c.ext = smtp.Extensions{}
 	verb := "EHLO "
@@ -152,7 +154,8 @@ func (c *Conn) say(phase Phase, limit time.Duration, command string, plain bool)
 	return reply, nil
 }
 
-// salvage bounds the wait for replies that a peer may have sent before it left. They are worth reading: a refusal explains, and may be for good.
+// salvage bounds the wait for replies that a peer may have sent before it left. They are worth reading: a refusal
+// explains, and may be for good.
 const salvage = 5 * time.Second
 
 // Extensions returns what the peer offered; nothing after HELO.
@@ -170,8 +173,8 @@ func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 // Transactions returns how many transactions were begun, by a MAIL that was sent.
 func (c *Conn) Transactions() int { return c.transactions }
 
-// Reusable reports whether another transaction may follow: the session is in step, and the peer's own limit is not reached (RFC 9422,
-// MAILMAX).
+// Reusable reports whether another transaction may follow: the session is in step, and the peer's own limit is not
+// reached (RFC 9422, MAILMAX).
 func (c *Conn) Reusable() bool {
 	if !c.started || c.over != nil || c.reader.buffered() > 0 {
 		return false
@@ -179,8 +182,9 @@ func (c *Conn) Reusable() bool {
 	return c.ext.MailMax == 0 || c.transactions < c.ext.MailMax
 }
 
-// Alive reports whether an idle session still stands, as far as this side can see without asking: false if the peer has closed, or has said
-// anything, which can only be a farewell. It costs one system call. A true answer is no promise.
+// Alive reports whether an idle session still stands, as far as this side can see without asking: false if the peer
+// has closed, or has said anything, which can only be a farewell. It costs one system call. A true answer is no
+// promise.
 func (c *Conn) Alive() bool {
 	if !c.Reusable() {
 		return false
@@ -248,7 +252,8 @@ func (c *Conn) refused(phase Phase, reply smtp.Reply) *Error {
 	return c.end(&Error{Phase: phase, Reply: reply})
 }
 
-// unsolicited ends the session for a reply that no command asked for: a farewell (421) if it is one, else a peer out of step.
+// unsolicited ends the session for a reply that no command asked for: a farewell (421) if it is one, else a peer
+// out of step.
 func (c *Conn) unsolicited(phase Phase) *Error {
 	if reply, err := c.readReply(time.Millisecond, memoryOther, false); err == nil && reply.Code == closing {
 		return c.refused(phase, reply)

@@ -15,14 +15,15 @@
 //	}
 //	if c.Reusable() { ... } // keep it; ask c.Alive() before the next Send
 //
-// What goes over the wire is as little as the peer allows. With PIPELINING the commands of a transaction leave in one write
-// (RFC 2920), with CHUNKING the body follows by BDAT without any escaping (RFC 3030), and on a session that has proven itself
-// a small message is one write and one round trip. The body leaves from where it lies, by vectored writes.
+// What goes over the wire is as little as the peer allows. With PIPELINING the commands of a transaction leave in
+// one write (RFC 2920), with CHUNKING the body follows by BDAT without any escaping (RFC 3030), and on a session
+// that has proven itself a small message is one write and one round trip. The body leaves from where it lies, by
+// vectored writes.
 //
-// Peers lie, stall, and die. Every reply is bounded in size and time, a reply that makes no sense ends the session as a
-// temporary failure, and a connection that breaks after the end of the data gives [Unknown], the one result that
-// may lead to a second delivery (RFC 5321, 4.5.3.2.6). A context cancels a transaction only before that point.
+// Peers lie, stall, and die. Every reply is bounded in size and time, a reply that makes no sense ends the session
+// as a temporary failure, and a connection that breaks after the end of the data gives [Unknown], the one result
+// that may lead to a second delivery (RFC 5321, 4.5.3.2.6). A context cancels a transaction only before that point.
 //
-// RFCs: 5321 (SMTP), 2033 (LMTP), 2920 (PIPELINING), 3030 (CHUNKING), 1870 (SIZE), 6152 (8BITMIME), 6531 (SMTPUTF8),
-// 3461 (DSN), 2034 and 3463 (enhanced codes), 9422 (LIMITS).
+// RFCs: 5321 (SMTP), 2033 (LMTP), 2920 (PIPELINING), 3030 (CHUNKING), 1870 (SIZE), 6152 (8BITMIME), 6531
+// (SMTPUTF8), 3461 (DSN), 2034 and 3463 (enhanced codes), 9422 (LIMITS).
 package smtpclient

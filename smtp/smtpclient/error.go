@@ -43,8 +43,8 @@ type Error struct {
 	Reply smtp.Reply
 	// Protocol says that the peer broke the protocol: a temporary failure, and a reason to try another host.
 	Protocol bool
-	// Err is the cause when there is no Reply: an error of the connection (os.ErrDeadlineExceeded for a peer too slow, io.EOF
-	// or io.ErrUnexpectedEOF for one that left), the context's cause, or words about the nonsense.
+	// Err is the cause when there is no Reply: an error of the connection (os.ErrDeadlineExceeded for a peer too
+	// slow, io.EOF or io.ErrUnexpectedEOF for one that left), the context's cause, or words about the nonsense.
 	Err error
 }
 

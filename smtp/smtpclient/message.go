@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"strconv"
-
 	"time"
 
 	"github.com/godwit-mta/godwit/smtp"
@@ -30,8 +29,9 @@ func (c *Conn) message() *Error {
 	return c.sendData()
 }
 
-// abandon ends a transaction that nobody is to get. A peer that asks for the data all the same gets a lone dot (RFC 2920, 3.1); but
-// not one that took a recipient after it had refused the sender: to that one even a lone dot might be a message.
+// abandon ends a transaction that nobody is to get. A peer that asks for the data all the same gets a lone dot
+// (RFC 2920, 3.1); but not one that took a recipient after it had refused the sender: to that one even a lone dot
+// might be a message.
 func (c *Conn) abandon() *Error {
 	tx := &c.tx
 	if tx.data.Class() != 3 {
@@ -50,7 +50,8 @@ func (c *Conn) abandon() *Error {
 	return nil
 }
 
-// sendData sends the body in answer to 354, with dots stuffed if it needs it, and the dot that ends it (RFC 5321, 4.5.2).
+// sendData sends the body in answer to 354, with dots stuffed if it needs it, and the dot that ends it
+// (RFC 5321, 4.5.2).
 func (c *Conn) sendData() *Error {
 	tx := &c.tx
 	if c.reader.buffered() > 0 { // a word between 354 and the data: a farewell, or a peer out of step
@@ -140,7 +141,8 @@ func (c *Conn) writeChunk() {
 	c.line = c.line[:0]
 }
 
-// bodyLeft follows the write of a body. If that broke, the peer may have said why before it closed: such a refusal counts.
+// bodyLeft follows the write of a body. If that broke, the peer may have said why before it closed: such a refusal
+// counts.
 func (c *Conn) bodyLeft() *Error {
 	tx := &c.tx
 	if c.writer.err == nil {
@@ -168,8 +170,8 @@ func (c *Conn) left() {
 	c.detach(c.tx.stop)
 }
 
-// final reads what the peer says to the whole message: one reply, or with LMTP one for each accepted recipient, in the order of their RCPTs
-// (RFC 2033, 4.2).
+// final reads what the peer says to the whole message: one reply, or with LMTP one for each accepted recipient, in
+// the order of their RCPTs (RFC 2033, 4.2).
 func (c *Conn) final() *Error {
 	tx := &c.tx
 	limit := c.o.Timeouts.DataDone

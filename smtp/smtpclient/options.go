@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Timeouts bounds the wait in each phase of a session (RFC 5321, 4.5.3.2). Zero means the default named beside each.
+// Timeouts bounds the wait in each phase of a session (RFC 5321, 4.5.3.2). Zero means the default named beside
+// each.
 type Timeouts struct {
 	Greeting  time.Duration // for the banner, 5 min
 	Hello     time.Duration // for the reply to EHLO, HELO or LHLO, 5 min
@@ -19,19 +20,21 @@ type Timeouts struct {
 
 // Options configures a session. The zero value of every field but Hello is its default.
 type Options struct {
-	// Hello is the name given to EHLO: a domain name or an address literal (RFC 5321, 4.1.1.1). Empty means "localhost".
+	// Hello is the name given to EHLO: a domain name or an address literal (RFC 5321, 4.1.1.1). Empty means
+	// "localhost".
 	Hello string
 	// LMTP speaks LMTP (RFC 2033): LHLO, and a reply for each accepted recipient after the data.
 	LMTP     bool
 	Timeouts Timeouts
 
-	// Eager is the largest body in octets that is sent in one write with its envelope, before any recipient is known to be accepted. It
-	// happens only with PIPELINING and CHUNKING, and on a session whose last transaction was accepted whole. Zero
-	// means 64 KiB, a negative value never.
+	// Eager is the largest body in octets that is sent in one write with its envelope, before any recipient is
+	// known to be accepted. It happens only with PIPELINING and CHUNKING, and on a session whose last transaction
+	// was accepted whole. Zero means 64 KiB, a negative value never.
 	Eager int64
 	// Allow8Bit sends 8-bit bodies to a peer without 8BITMIME as they are, instead of refusing them (RFC 6152, 3).
 	Allow8Bit bool
-	// NoPipelining and NoChunking leave an extension unused although the peer offers it: the way around a broken peer.
+	// NoPipelining and NoChunking leave an extension unused although the peer offers it: the way around a broken
+	// peer.
 	NoPipelining bool
 	NoChunking   bool
 

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isQuiet looks at the socket's receive buffer without taking from it: quiet is an open connection with nothing to read.
+// isQuiet looks at the socket's receive buffer without taking from it: quiet is an open connection with nothing to
+// read.
 func isQuiet(conn syscall.Conn) (quiet, known bool) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

@@ -63,12 +63,16 @@ func (c *Conn) prepare(t *Transaction) {
 
 // Our own replies, where the peer need not be asked.
 var (
-	needUTF8     = smtp.Reply{Code: 553, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 6, Detail: 7}, Text: "peer does not take internationalised mail"}
-	need8Bit     = smtp.Reply{Code: 554, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 6, Detail: 3}, Text: "peer does not take 8-bit mail"}
-	tooLarge     = smtp.Reply{Code: 552, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 3, Detail: 4}, Text: "message is larger than the peer takes"}
-	badSender    = smtp.Reply{Code: 553, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 1, Detail: 7}, Text: "sender address is malformed"}
-	badRecipient = smtp.Reply{Code: 553, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 1, Detail: 3}, Text: "recipient address is malformed"}
+	needUTF8     = ourReply(553, 6, 7, "peer does not take internationalised mail")
+	need8Bit     = ourReply(554, 6, 3, "peer does not take 8-bit mail")
+	tooLarge     = ourReply(552, 3, 4, "message is larger than the peer takes")
+	badSender    = ourReply(553, 1, 7, "sender address is malformed")
+	badRecipient = ourReply(553, 1, 3, "recipient address is malformed")
 )
+
+func ourReply(code int, subject, detail uint16, text string) smtp.Reply {
+	return smtp.Reply{Code: code, Enhanced: smtp.EnhancedCode{Class: 5, Subject: subject, Detail: detail}, Text: text}
+}
 
 func (c *Conn) refuseAll(reply smtp.Reply, cause error) {
 	for i := range c.tx.result.Recipients {
@@ -81,7 +85,8 @@ func (c *Conn) refuse(r *RecipientResult, reply smtp.Reply, cause error) {
 	c.tx.refused = true
 }
 
-// fits reports whether a command is one line: an address that smuggled a line end this far must not become a command of its own.
+// fits reports whether a command is one line: an address that smuggled a line end this far must not become a
+// command of its own.
 func (c *Conn) fits(verb smtp.Verb, index int) bool {
 	if verb == smtp.VerbMail {
 		c.line = smtp.AppendMail(c.line[:0], c.tx.from, c.tx.size, c.tx.ext)

@@ -9,8 +9,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-// Bounds of a reply. RFC 5321, 4.5.3.1.5 allows 512 octets a line; what is longer is cut, what is more than readable is read and
-// dropped, what does not end breaks the session.
+// Bounds of a reply. RFC 5321, 4.5.3.1.5 allows 512 octets a line; what is longer is cut, what is more than
+// readable is read and dropped, what does not end breaks the session.
 const (
 	keptLine    = 512
 	keptReply   = 4 << 10
@@ -25,8 +25,8 @@ type protocolError string
 
 func (e protocolError) Error() string { return string(e) }
 
-// replyReader cuts replies (RFC 5321, 4.2) from what a peer sends. It is strict where a guess could take one reply for another, and
-// lenient elsewhere: the code decides alone, text may be anything, a line may end with LF only.
+// replyReader cuts replies (RFC 5321, 4.2) from what a peer sends. It is strict where a guess could take one reply
+// for another, and lenient elsewhere: the code decides alone, text may be anything, a line may end with LF only.
 type replyReader struct {
 	src  io.Reader
 	wait func() // called once a reply, before the first read that may block
@@ -45,8 +45,9 @@ func newReplyReader(src io.Reader, wait func()) replyReader {
 // buffered returns the octets that are read and not consumed.
 func (r *replyReader) buffered() int { return r.w - r.r }
 
-// read reads one reply. With plain set no enhanced code is looked for, as in the replies to the connection and to EHLO (RFC 2034, 3).
-// memory holds the text of the last reply of the kind: peers repeat themselves, and the same words need not be allocated again.
+// read reads one reply. With plain set no enhanced code is looked for, as in the replies to the connection and to
+// EHLO (RFC 2034, 3). memory holds the text of the last reply of the kind: peers repeat themselves, and the same
+// words need not be allocated again.
 func (r *replyReader) read(plain bool, memory *string) (smtp.Reply, error) {
 	r.octets, r.waited, r.text = 0, false, r.text[:0]
 	var reply smtp.Reply
@@ -79,7 +80,8 @@ func (r *replyReader) read(plain bool, memory *string) (smtp.Reply, error) {
 // keep adds the text of a line to the reply's text, as far as there is room.
 func (r *replyReader) keep(line []byte, first, plain bool, reply *smtp.Reply) {
 	if !plain {
-		if enhanced, rest, ok := cutEnhanced(line, reply.Code/100); ok && (reply.Enhanced.IsZero() || reply.Enhanced == enhanced) {
+		enhanced, rest, ok := cutEnhanced(line, reply.Code/100)
+		if ok && (reply.Enhanced.IsZero() || reply.Enhanced == enhanced) {
 			reply.Enhanced, line = enhanced, rest
 		}
 	}
@@ -144,8 +146,8 @@ func (r *replyReader) line() ([]byte, error) {
 	}
 }
 
-// makeRoom leaves room to read into: it moves what is unread to the front, and of a line that fills the buffer it keeps the part that
-// line returns. It is called only when what is unread holds no line end.
+// makeRoom leaves room to read into: it moves what is unread to the front, and of a line that fills the buffer it
+// keeps the part that line returns. It is called only when what is unread holds no line end.
 func (r *replyReader) makeRoom() {
 	if r.w < len(r.buf) {
 		return
@@ -176,8 +178,8 @@ func splitLine(line []byte) (code int, text []byte, more bool, err error) {
 	return code, text, more, nil
 }
 
-// cutEnhanced takes an enhanced code of the class from the begin of the text (RFC 2034, 4). One of another class is left in the text:
-// the first digit of the reply decides, and the words remain for people to read.
+// cutEnhanced takes an enhanced code of the class from the begin of the text (RFC 2034, 4). One of another class is
+// left in the text: the first digit of the reply decides, and the words remain for people to read.
 func cutEnhanced(text []byte, class int) (code smtp.EnhancedCode, rest []byte, ok bool) {
 	if len(text) < 5 || text[0] != '0'+byte(class) || text[1] != '.' || class == 3 {
 		return code, text, false
@@ -209,7 +211,8 @@ func number(p []byte) (value uint16, n int) {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-// appendClean appends text that goes into logs and reports: control characters become spaces, octets that are no UTF-8 become question marks.
+// appendClean appends text that goes into logs and reports: control characters become spaces, octets that are no
+// UTF-8 become question marks.
 func appendClean(dst, text []byte) []byte {
 	clean := true
 	for _, c := range text {

@@ -10,7 +10,8 @@ import (
 type Transaction struct {
 	From       smtp.Sender
 	Recipients []smtp.Recipient
-	// HeaderUTF8 says that the header has octets above 127, so that the message needs SMTPUTF8 even if its addresses do not (RFC 6531, 3.4).
+	// HeaderUTF8 says that the header has octets above 127, so that the message needs SMTPUTF8 even if its
+	// addresses do not (RFC 6531, 3.4).
 	HeaderUTF8 bool
 	// Body is borrowed for the time of Send.
 	Body *smtp.Body
@@ -36,8 +37,8 @@ type RecipientResult struct {
 	Reply  smtp.Reply
 	Phase  Phase // in which it was decided, or the session broke
 	Status Status
-	// Err says why there is no reply of the peer: the *Error that ended the session, or one of ErrNeedUTF8, ErrNeed8BitMIME, ErrTooLarge
-	// and ErrAddress beside a Reply of our own.
+	// Err says why there is no reply of the peer: the *Error that ended the session, or one of ErrNeedUTF8,
+	// ErrNeed8BitMIME, ErrTooLarge and ErrAddress beside a Reply of our own.
 	Err error
 }
 
@@ -54,8 +55,8 @@ const (
 	Delivered
 	// Refused: Reply says so, its class says whether for good. Nothing was delivered.
 	Refused
-	// TooMany: over the peer's limit of recipients (RFC 5321, 4.5.3.1.10; RFC 9422, RCPTMAX). At least one other recipient of the
-	// transaction was decided, so the rest may go at once, in the next transaction.
+	// TooMany: over the peer's limit of recipients (RFC 5321, 4.5.3.1.10; RFC 9422, RCPTMAX). At least one other
+	// recipient of the transaction was decided, so the rest may go at once, in the next transaction.
 	TooMany
 	// Unknown: the whole message left, and its final reply was not read. It may have been delivered.
 	Unknown

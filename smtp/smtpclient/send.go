@@ -9,8 +9,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-// A group of commands is written before any of its replies is read. Its bounds keep the replies of a whole group well below what the
-// sockets on both sides buffer, so that neither end can block the other (RFC 2920, 3.1).
+// A group of commands is written before any of its replies is read. Its bounds keep the replies of a whole group
+// well below what the sockets on both sides buffer, so that neither end can block the other (RFC 2920, 3.1).
 const (
 	groupCommands = 100
 	groupOctets   = 16 << 10
@@ -51,12 +51,13 @@ type transaction struct {
 	left     bool            // the whole message has left
 }
 
-// Send sends one message and fills t.Result. An error, always an *Error, says that the session is over; the result of each recipient holds
-// all the same. Without an error the session is in step, and Reusable tells whether it takes another.
+// Send sends one message and fills t.Result. An error, always an *Error, says that the session is over; the result
+// of each recipient holds all the same. Without an error the session is in step, and Reusable tells whether it
+// takes another.
 //
-// ctx interrupts it at any point before the last octet of the message has left. From then on the reply is awaited to the end of
-// Timeouts.DataDone, since the peer may have taken the message over (RFC 5321, 4.5.3.2.6). A context that has ended before leaves
-// the session untouched.
+// ctx interrupts it at any point before the last octet of the message has left. From then on the reply is awaited
+// to the end of Timeouts.DataDone, since the peer may have taken the message over (RFC 5321, 4.5.3.2.6). A context
+// that has ended before leaves the session untouched.
 func (c *Conn) Send(ctx context.Context, t *Transaction) error {
 	t.Result.begin(len(t.Recipients))
 	c.prepare(t)
@@ -102,8 +103,8 @@ func (c *Conn) chunking() bool { return c.ext.Chunking && !c.o.NoChunking && !c.
 
 func (c *Conn) mayBeEager() bool { return c.pipelining() && c.chunking() && c.tx.size <= c.o.Eager }
 
-// envelope sends MAIL and RCPT and reads their replies; also DATA if it fits into the same group, and the body too if eager. done says
-// that the transaction has had its final reply.
+// envelope sends MAIL and RCPT and reads their replies; also DATA if it fits into the same group, and the body too
+// if eager. done says that the transaction has had its final reply.
 func (c *Conn) envelope(eager bool) (done bool, err *Error) {
 	tx := &c.tx
 	if c.needReset {
@@ -179,8 +180,8 @@ func (c *Conn) exchange() *Error {
 	return nil
 }
 
-// collect reads the replies awaited. If writing broke, those that the peer sent before it left are still worth reading: a refusal for good
-// is not to be taken for a broken connection.
+// collect reads the replies awaited. If writing broke, those that the peer sent before it left are still worth
+// reading: a refusal for good is not to be taken for a broken connection.
 func (c *Conn) collect() *Error {
 	tx := &c.tx
 	for _, a := range c.awaited {
@@ -273,9 +274,9 @@ func (c *Conn) applyRcpt(r *RecipientResult, reply smtp.Reply) {
 	}
 }
 
-// overLimit tells a limit of the transaction from a refusal of the recipient. 452 is for both (RFC 5321, 4.2.3), and 552 was once used for the first
-// (RFC 5321, 4.5.3.1.10); the enhanced code, if there is one, tells them apart: X.5.3 is the limit, X.3.z a system short of
-// something, all others speak of the recipient (RFC 3463, 3.6).
+// overLimit tells a limit of the transaction from a refusal of the recipient. 452 is for both (RFC 5321, 4.2.3),
+// and 552 was once used for the first (RFC 5321, 4.5.3.1.10); the enhanced code, if there is one, tells them apart:
+// X.5.3 is the limit, X.3.z a system short of something, all others speak of the recipient (RFC 3463, 3.6).
 func overLimit(r smtp.Reply) bool {
 	e := r.Enhanced
 	switch r.Code {

@@ -15,11 +15,12 @@ const (
 	gatherSize  = 32 << 10
 )
 
-// gatherBuffers serve connections without vectored writes, where each small slice would be a write (and later a TLS record) of its own.
+// gatherBuffers serve connections without vectored writes, where each small slice would be a write (and later a TLS
+// record) of its own.
 var gatherBuffers = sync.Pool{New: func() any { return new([gatherSize]byte) }}
 
-// bodyWriter sends slices in order. The first error ends all; offered counts what was added, sent what the connection
-// took.
+// bodyWriter sends slices in order. The first error ends all; offered counts what was added, sent what the
+// connection took.
 type bodyWriter struct {
 	nc       net.Conn
 	before   func() // called before each round
@@ -67,8 +68,8 @@ func (w *bodyWriter) addAll(slices [][]byte) {
 	}
 }
 
-// addStuffed queues p with a dot more before each line that begins with one (RFC 5321, 4.5.2). lineStart says whether p begins a line; the
-// result says the same of what follows p.
+// addStuffed queues p with a dot more before each line that begins with one (RFC 5321, 4.5.2). lineStart says
+// whether p begins a line; the result says the same of what follows p.
 func (w *bodyWriter) addStuffed(p []byte, lineStart bool) bool {
 	if len(p) == 0 {
 		return lineStart
@@ -139,8 +140,8 @@ func (w *bodyWriter) gather() {
 	}
 }
 
-// lastLine returns what a body lacks to end with CRLF: whoever cut it, its end must not run into the terminating dot or leave half a
-// line end on the wire.
+// lastLine returns what a body lacks to end with CRLF: whoever cut it, its end must not run into the terminating
+// dot or leave half a line end on the wire.
 func lastLine(pieces [][]byte) []byte {
 	var last [2]byte
 	n := 0

@@ -50,7 +50,8 @@ func (s *session) begin() {
 	}
 }
 
-// readData reads up to CRLF.CRLF and nothing else (RFC 5321, 4.1.1.4). It reports false if the session ended before.
+// readData reads up to CRLF.CRLF and nothing else (RFC 5321, 4.1.1.4). It reports false if the session ended
+// before.
 func (s *session) readData(p *play) bool {
 	watch := s.watchBody(p)
 	begun := false // something before the buffered octets was taken
@@ -161,13 +162,15 @@ func (s *session) watchBody(p *play) bodyWatch {
 	return w
 }
 
-// fireBody lets a rule act within a body. What it says comes unasked; a rule that does not end the session delays it.
+// fireBody lets a rule act within a body. What it says comes unasked; a rule that does not end the session delays
+// it.
 func (s *session) fireBody(w bodyWatch) {
 	s.obey(w.rule, "")
 	s.flush()
 }
 
-// take takes octets of a body, dots of stuffing included if stuffed is set. It reports false if a rule ended the session.
+// take takes octets of a body, dots of stuffing included if stuffed is set. It reports false if a rule ended the
+// session.
 func (s *session) take(p []byte, stuffed bool, watch bodyWatch) bool {
 	if s.err != nil {
 		return false
@@ -330,7 +333,8 @@ func (s *session) report(chunking bool) *Received {
 	}
 	m := &Received{
 		Session: s.id, Transaction: s.transactions, Time: time.Now(), Remote: s.peer, Hello: s.hello,
-		From: string(s.tx.from), Parameters: string(s.tx.parameters), Size: s.tx.octets, Body: s.tx.body, Chunking: chunking,
+		From: string(s.tx.from), Parameters: string(s.tx.parameters), Size: s.tx.octets, Body: s.tx.body,
+		Chunking:   chunking,
 		Recipients: make([]string, len(s.tx.recipients)), RecipientParameters: make([]string, len(s.tx.recipients)),
 	}
 	for i, r := range s.tx.recipients {

@@ -22,17 +22,20 @@ type Counters struct {
 }
 
 type counters struct {
-	connections, sessions, sessionsPeak, transactions, messages, refused, recipients, deliveries, rejected, octets, greylisted,
-	limited, dropped, stalled, badCommands atomic.Int64
+	connections, sessions, sessionsPeak                  atomic.Int64
+	transactions, messages, refused                      atomic.Int64
+	recipients, deliveries, rejected, octets, greylisted atomic.Int64
+	limited, dropped, stalled, badCommands               atomic.Int64
 }
 
 func (c *counters) snapshot() Counters {
 	return Counters{
 		Connections: c.connections.Load(), Sessions: c.sessions.Load(), SessionsPeak: c.sessionsPeak.Load(),
 		Transactions: c.transactions.Load(), Messages: c.messages.Load(), Refused: c.refused.Load(),
-		Recipients: c.recipients.Load(), Deliveries: c.deliveries.Load(), Rejected: c.rejected.Load(), Octets: c.octets.Load(),
-		Greylisted: c.greylisted.Load(), Limited: c.limited.Load(), Dropped: c.dropped.Load(), Stalled: c.stalled.Load(),
-		BadCommands: c.badCommands.Load(),
+		Recipients: c.recipients.Load(), Deliveries: c.deliveries.Load(),
+		Rejected: c.rejected.Load(), Octets: c.octets.Load(),
+		Greylisted: c.greylisted.Load(), Limited: c.limited.Load(), Dropped: c.dropped.Load(),
+		Stalled: c.stalled.Load(), BadCommands: c.badCommands.Load(),
 	}
 }
 

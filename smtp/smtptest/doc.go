@@ -1,9 +1,10 @@
 // Package smtptest holds the two peers that mail software is tested against: [Sink] receives, [Load] sends.
 //
-// A Sink speaks ESMTP or LMTP with code of its own, so that a test of the engines beside it has an independent witness. It is quick enough
-// to stand behind a load test, strict about line ends, and misbehaves as its [Script] says: replies by verb and recipient,
-// delays, cut replies, dropped connections, stalls, greylisting, limits. What it received it counts, and on request hashes, keeps, or
-// stores in a maildir; a callback gives every message with the reply it got.
+// A Sink speaks ESMTP or LMTP with code of its own, so that a test of the engines beside it has an independent
+// witness. It is quick enough to stand behind a load test, strict about line ends, and misbehaves as its [Script]
+// says: replies by verb and recipient, delays, cut replies, dropped connections, stalls, greylisting, limits. What
+// it received it counts, and on request hashes, keeps, or stores in a maildir; a callback gives every message with
+// the reply it got.
 //
 //	sink, err := smtptest.NewSink(smtptest.SinkOptions{Script: smtptest.Script{
 //		Rules: []smtptest.Rule{

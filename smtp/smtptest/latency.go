@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// histogram counts durations in buckets whose width is at most 1/64 of their value, from a microsecond up: percentiles within 1.6 %, in memory
-// that does not follow the number of messages.
+// histogram counts durations in buckets whose width is at most 1/64 of their value, from a microsecond up:
+// percentiles within 1.6 %, in memory that does not follow the number of messages.
 type histogram struct {
 	buckets [64 * 32]uint64
 	n       uint64

@@ -24,8 +24,8 @@ type LoadOptions struct {
 	Size     int    // octets of each message, header included; 0 is 10 KiB, at least 256
 	Sessions int    // open at once, 0 is 1
 
-	// From and To give sender and recipients of a message, counted from 0. Nil means sender@load.test and one recipient
-	// user<i>@load.test.
+	// From and To give sender and recipients of a message, counted from 0. Nil means sender@load.test and one
+	// recipient user<i>@load.test.
 	From func(i int) string
 	To   func(i int) []string
 	// Headers gives further header fields of a message, each with its CRLF. It may be nil.
@@ -42,8 +42,8 @@ type LoadOptions struct {
 	// Dial replaces net.Dialer.
 	Dial func(ctx context.Context) (net.Conn, error)
 
-	// Progress is called after each message with the number done, by many sessions at once. OnResult is a ledger: called for every recipient. They
-	// may be nil.
+	// Progress is called after each message with the number done, by many sessions at once. OnResult is a ledger:
+	// called for every recipient. They may be nil.
 	Progress func(done int)
 	OnResult func(LoadEntry)
 }
@@ -60,8 +60,9 @@ type LoadEntry struct {
 	Done      time.Time
 }
 
-// LoadResult sums a load up. Accepted, Rejected and Failed count messages and add up to Sent: taken for all recipients; refused for some or
-// all by a reply; or without a reply for some, in which case it may have been taken.
+// LoadResult sums a load up. Accepted, Rejected and Failed count messages and add up to Sent: taken for all
+// recipients; refused for some or all by a reply; or without a reply for some, in which case it may have been
+// taken.
 type LoadResult struct {
 	Sent              int       `json:"sent"`
 	Accepted          int       `json:"accepted"`
@@ -112,8 +113,8 @@ func (o LoadOptions) withDefaults() (LoadOptions, error) {
 	return o, nil
 }
 
-// Load sends the messages and returns when all are done, ctx has ended, or no session can be opened any more. The result holds in any case; the
-// error is that of ctx, or of the last try to open a session.
+// Load sends the messages and returns when all are done, ctx has ended, or no session can be opened any more. The
+// result holds in any case; the error is that of ctx, or of the last try to open a session.
 func Load(ctx context.Context, o LoadOptions) (LoadResult, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -148,8 +149,8 @@ func Load(ctx context.Context, o LoadOptions) (LoadResult, error) {
 		result.MessagesPerSecond = float64(result.Accepted) / elapsed.Seconds()
 	}
 	result.Latency = Latencies{
-		P50: milliseconds(all.quantile(0.50)), P95: milliseconds(all.quantile(0.95)), P99: milliseconds(all.quantile(0.99)),
-		Max: milliseconds(all.longest),
+		P50: milliseconds(all.quantile(0.50)), P95: milliseconds(all.quantile(0.95)),
+		P99: milliseconds(all.quantile(0.99)), Max: milliseconds(all.longest),
 	}
 	if first := l.firstError.Load(); first != nil {
 		result.FirstError = (*first).Error()
@@ -246,7 +247,8 @@ func (w *loadWorker) tryOpen(ctx context.Context, l *load) error {
 		return err
 	}
 	c := smtpclient.New(nc, smtpclient.Options{
-		Hello: l.o.Hello, LMTP: l.o.LMTP, Timeouts: l.o.Timeouts, NoPipelining: l.o.NoPipelining, NoChunking: l.o.NoChunking,
+		Hello: l.o.Hello, LMTP: l.o.LMTP, Timeouts: l.o.Timeouts,
+		NoPipelining: l.o.NoPipelining, NoChunking: l.o.NoChunking,
 	})
 	if err := c.Start(ctx); err != nil {
 		return errors.Join(err, c.Close())
@@ -284,7 +286,8 @@ func (w *loadWorker) send(ctx context.Context, l *load, i int) {
 		}
 		if l.o.OnResult != nil {
 			l.o.OnResult(LoadEntry{
-				Token: token, Message: i, Recipient: t.Recipients[k].String(), Status: r.Status, Reply: r.Reply, Err: r.Err,
+				Token: token, Message: i, Recipient: t.Recipients[k].String(),
+				Status: r.Status, Reply: r.Reply, Err: r.Err,
 				Started: t.Result.Started, Done: t.Result.Done,
 			})
 		}

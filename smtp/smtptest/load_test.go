@@ -80,7 +80,8 @@ func BenchmarkLoad(b *testing.B) {
 			_, addr := startSink(b, SinkOptions{})
 			start := time.Now()
 			result, err := Load(b.Context(), LoadOptions{
-				Address: addr, Messages: b.N, Size: 10 << 10, Sessions: 50, NoChunking: c.noChunking, NoPipelining: c.noPipe,
+				Address: addr, Messages: b.N, Size: 10 << 10, Sessions: 50,
+				NoChunking: c.noChunking, NoPipelining: c.noPipe,
 			})
 			if err != nil || result.Accepted != b.N {
 				b.Fatalf("%+v %v", result, err)

@@ -28,8 +28,8 @@ func newMaildir(dir string) (*maildir, error) {
 	return &maildir{dir: dir, host: host}, nil
 }
 
-// store writes one message and returns its file. Nothing is synced: a sink promises no durability, and a crash may leave a file in tmp, or
-// an empty one in new.
+// store writes one message and returns its file. Nothing is synced: a sink promises no durability, and a crash may
+// leave a file in tmp, or an empty one in new.
 func (m *maildir) store(body []byte) (string, error) {
 	now := time.Now()
 	name := fmt.Sprintf("%d.M%dP%dQ%d.%s", now.Unix(), now.Nanosecond()/1000, os.Getpid(), m.counter.Add(1), m.host)

@@ -10,9 +10,9 @@ import (
 
 const pipeBuffer = 256 << 10
 
-// Pipe returns the two ends of a connection in memory. Unlike those of net.Pipe they buffer, 256 KiB each way, as TCP does: a write returns before
-// the peer has read, what was written before Close can still be read, and a write to a closed peer fails. Deadlines
-// follow package time, so it works in fake time.
+// Pipe returns the two ends of a connection in memory. Unlike those of net.Pipe they buffer, 256 KiB each way, as
+// TCP does: a write returns before the peer has read, what was written before Close can still be read, and a write
+// to a closed peer fails. Deadlines follow package time, so it works in fake time.
 func Pipe() (client, server net.Conn) {
 	there, back := newHalfPipe(), newHalfPipe()
 	return &pipeEnd{in: back, out: there, local: "client", remote: "server"},

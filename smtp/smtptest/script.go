@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// Script is how a sink behaves. The zero value takes everything and offers all the extensions it knows. It can be written as JSON.
+// Script is how a sink behaves. The zero value takes everything and offers all the extensions it knows. It can be
+// written as JSON.
 type Script struct {
 	// Hostname is the name in the banner. Empty means "sink.test".
 	Hostname string `json:"hostname,omitempty"`
@@ -28,11 +29,12 @@ type Script struct {
 	Announce bool `json:"announce,omitempty"`
 	// Sessions is how many sessions may be open before a connection is greeted with 421, 0 for no limit.
 	Sessions int `json:"sessions,omitempty"`
-	// Rate is the messages accepted in a second, 0 for no limit. What comes faster waits for its final reply, or is refused at MAIL with
-	// RateReply if that is set.
+	// Rate is the messages accepted in a second, 0 for no limit. What comes faster waits for its final reply, or is
+	// refused at MAIL with RateReply if that is set.
 	Rate      float64 `json:"rate,omitempty"`
 	RateReply string  `json:"rate_reply,omitempty"`
-	// Greylist refuses a triplet of client address, sender and recipient with 450 4.7.1 until this time after its first try.
+	// Greylist refuses a triplet of client address, sender and recipient with 450 4.7.1 until this time after its
+	// first try.
 	Greylist Duration `json:"greylist,omitempty"`
 	// Rules are asked in order; the first that applies at a point acts, and only it.
 	Rules []Rule `json:"rules,omitempty"`
@@ -41,18 +43,21 @@ type Script struct {
 // Rule says what happens at a point of the dialog instead of the usual reply, or around it.
 type Rule struct {
 	At Point `json:"at"`
-	// Match is a pattern with "*" for any run of characters, compared without regard to case: to the recipient at "rcpt" (and at "final" with LMTP),
-	// to the sender at the other points of a transaction. Empty matches all.
+	// Match is a pattern with "*" for any run of characters, compared without regard to case: to the recipient at
+	// "rcpt" (and at "final" with LMTP), to the sender at the other points of a transaction. Empty matches all.
 	Match string `json:"match,omitempty"`
-	// From lets the rule begin with so many-th such point, counted in the transaction at "rcpt", else in the session. 0 is the first.
+	// From lets the rule begin with so many-th such point, counted in the transaction at "rcpt", else in the
+	// session. 0 is the first.
 	From int `json:"from,omitempty"`
-	// Skip spares the first so many points the rule would act on, counted over all sessions; Times ends it after so many. 0 is no bound.
+	// Skip spares the first so many points the rule would act on, counted over all sessions; Times ends it after so
+	// many. 0 is no bound.
 	Skip  int `json:"skip,omitempty"`
 	Times int `json:"times,omitempty"`
 	// Share is the part of the points it acts on, chosen at random, from 0 to 1. 0 is all.
 	Share float64 `json:"share,omitempty"`
 
-	// Reply replaces the usual reply: code, text, and "\n" between lines. A 2yz or, at "data", 3yz reply has its usual effect.
+	// Reply replaces the usual reply: code, text, and "\n" between lines. A 2yz or, at "data", 3yz reply has its
+	// usual effect.
 	Reply string `json:"reply,omitempty"`
 	// Raw replaces the usual reply by these octets as they are.
 	Raw string `json:"raw,omitempty"`
@@ -60,12 +65,14 @@ type Rule struct {
 	Delay Duration `json:"delay,omitempty"`
 	// Cut sends only the first so many octets of the reply, then drops the connection.
 	Cut int `json:"cut,omitempty"`
-	// Drop ends the connection, instead of the usual reply, or after Reply, Raw, or the usual reply if After is set.
+	// Drop ends the connection, instead of the usual reply, or after Reply, Raw, or the usual reply if After is
+	// set.
 	Drop Drop `json:"drop,omitempty"`
 	// Stall says nothing more from there on, and leaves the connection open. At "body" nothing more is read either.
 	Stall bool `json:"stall,omitempty"`
 	After bool `json:"after,omitempty"`
-	// Octets and Percent say how much of a body is read before a rule at "body" acts; Percent is of the SIZE that MAIL declared.
+	// Octets and Percent say how much of a body is read before a rule at "body" acts; Percent is of the SIZE that
+	// MAIL declared.
 	Octets  int64 `json:"octets,omitempty"`
 	Percent int   `json:"percent,omitempty"`
 }
@@ -113,7 +120,9 @@ func (d *Duration) UnmarshalText(p []byte) error {
 }
 
 // extensions are the keywords of the reply to EHLO; "ESMTP" stands for the command.
-var extensions = []string{"ESMTP", "PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING"}
+var extensions = []string{
+	"ESMTP", "PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING",
+}
 
 // Validate reports everything that is wrong with the script.
 func (s *Script) Validate() error {
@@ -198,7 +207,8 @@ func newPlay(s Script) (*play, error) {
 	}
 	p := &play{Script: s, rules: map[Point][]*runningRule{}, offers: map[string]bool{}}
 	for _, keyword := range extensions {
-		p.offers[keyword] = !slices.ContainsFunc(s.Without, func(w string) bool { return strings.EqualFold(w, keyword) })
+		without := func(w string) bool { return strings.EqualFold(w, keyword) }
+		p.offers[keyword] = !slices.ContainsFunc(s.Without, without)
 	}
 	p.greeting = p.hello()
 	for _, r := range s.Rules {
@@ -282,7 +292,8 @@ func (r *runningRule) applies(address []byte, nth int) bool {
 	return hit > int64(r.Skip) && (r.Times == 0 || hit <= int64(r.Skip+r.Times))
 }
 
-// matches compares s to a pattern in which "*" stands for any run of characters. It takes time in proportion to the product of the lengths at worst.
+// matches compares s to a pattern in which "*" stands for any run of characters. It takes time in proportion to the
+// product of the lengths at worst.
 func matches(pattern, s string) bool {
 	star, mark := -1, 0
 	p, i := 0, 0

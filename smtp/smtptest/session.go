@@ -3,6 +3,7 @@ package smtptest
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"hash"
 	"io"
@@ -10,8 +11,6 @@ import (
 	"strconv"
 	"sync"
 	"time"
-
-	"crypto/sha256"
 )
 
 const (
@@ -172,8 +171,8 @@ func (s *session) refuse(reply string) {
 	s.say(reply)
 }
 
-// act passes a point: it gives the usual reply, or does what a rule says. It returns the code of what was said, 0 if that is none or the
-// session is over. address is what rules match.
+// act passes a point: it gives the usual reply, or does what a rule says. It returns the code of what was said, 0
+// if that is none or the session is over. address is what rules match.
 func (s *session) act(at Point, address []byte, usual string) int {
 	return s.actNth(at, address, s.count(at), usual)
 }

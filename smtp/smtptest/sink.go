@@ -17,12 +17,14 @@ type SinkOptions struct {
 	// Keep keeps messages in memory for [Sink.Messages], the oldest dropped beyond KeepAtMost (0 is 10,000).
 	Keep       bool
 	KeepAtMost int
-	// Maildir is a directory to store messages in, made if it does not exist. They are stored as received, CRLF included.
+	// Maildir is a directory to store messages in, made if it does not exist. They are stored as received, CRLF
+	// included.
 	Maildir string
 	// Hash fills Received.Hash.
 	Hash bool
-	// OnMessage is called for every message that was complete, after the reply to it was written or could not be. It is called by many
-	// sessions at once, and may keep the value; Body is nil unless Keep, KeepBody or Maildir asks for it.
+	// OnMessage is called for every message that was complete, after the reply to it was written or could not be.
+	// It is called by many sessions at once, and may keep the value; Body is nil unless Keep, KeepBody or Maildir
+	// asks for it.
 	OnMessage func(*Received)
 	KeepBody  bool
 	// Logger gets what goes wrong in the sink itself. Nil discards.
@@ -110,8 +112,8 @@ func (s *Sink) Messages() []*Received {
 	return append(append([]*Received(nil), s.mu.kept[s.mu.first:]...), s.mu.kept[:s.mu.first]...)
 }
 
-// Run serves the listeners until ctx ends or one of them fails, then closes all listeners and sessions and waits for them. It returns nil
-// at the end of ctx.
+// Run serves the listeners until ctx ends or one of them fails, then closes all listeners and sessions and waits
+// for them. It returns nil at the end of ctx.
 func (s *Sink) Run(ctx context.Context, listeners ...net.Listener) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -191,7 +193,8 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// greylist remembers when a triplet was first seen. It is bounded: when full it forgets all, which only makes clients wait again.
+// greylist remembers when a triplet was first seen. It is bounded: when full it forgets all, which only makes
+// clients wait again.
 type greylist struct {
 	mu   sync.Mutex
 	seen map[string]time.Time
@@ -221,7 +224,8 @@ type pacer struct {
 	next time.Time
 }
 
-// wait returns how long to wait for the next turn and takes it; with peek it takes it only if there is nothing to wait for.
+// wait returns how long to wait for the next turn and takes it; with peek it takes it only if there is nothing to
+// wait for.
 func (p *pacer) wait(rate float64, peek bool) time.Duration {
 	if rate <= 0 {
 		return 0
