@@ -38,7 +38,7 @@ func BenchmarkFreshToSettled(b *testing.B) {
 				attempt.Put(a)
 				return Verdict{Attempt: a}
 			}}
-			s, err := New(Options{Spool: &null{}, Deliverer: d, Hostname: "mta.example.org", IDs: message.NewIDs(nil)})
+			s, err := New(Options{Spool: &null{}, Deliverer: d, Hostname: "mta.example.org", Store: &memory{}, IDs: message.NewIDs(nil)})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -4,14 +4,18 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"iter"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/godwit-mta/godwit/event"
 	"github.com/godwit-mta/godwit/internal/spool"
+	"github.com/godwit-mta/godwit/internal/store"
 	"github.com/godwit-mta/godwit/message"
 	"github.com/godwit-mta/godwit/smtp"
 )
@@ -214,6 +218,64 @@ func (f *table) Queues() []spool.QueueStat {
 	return all
 }
 
+func (f *table) ReturnHeld(entries []*spool.Entry, reason string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, e := range entries {
+		f.claimed(e, "held")
+		e.State, e.HoldReason = spool.Held, reason
+	}
+}
+
+// memory is a store without a disk. Only what the scheduler uses is there.
+type memory struct {
+	store.Store
+	mu   sync.Mutex
+	keys map[string][]byte
+	put  chan store.Change // what somebody else changes
+}
+
+func (m *memory) Scan(_ context.Context, prefix string) iter.Seq2[store.KV, error] {
+	return func(yield func(store.KV, error) bool) {
+		m.mu.Lock()
+		keys := maps.Clone(m.keys)
+		m.mu.Unlock()
+		for k, v := range keys {
+			if strings.HasPrefix(k, prefix) && !yield(store.KV{Key: k, Value: v}, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (m *memory) Apply(_ context.Context, b *store.Batch) (uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for op := range b.Operations() {
+		if op.Delete {
+			delete(m.keys, op.Key)
+		} else {
+			m.keys[op.Key] = op.Value
+		}
+	}
+	return 1, nil
+}
+
+func (m *memory) Watch(ctx context.Context, _ string) iter.Seq2[store.Change, error] {
+	return func(yield func(store.Change, error) bool) {
+		for {
+			select {
+			case c := <-m.put:
+				if !yield(c, nil) {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
 // deliver is a Deliverer made of a function; sites maps domains to sites.
 type deliver struct {
 	f     func(ctx context.Context, j *Job) Verdict
@@ -270,6 +332,9 @@ func start(t *testing.T, o Options, f func(ctx context.Context, j *Job) Verdict)
 func (b *bench) prepare(t *testing.T, o Options, d Deliverer) {
 	t.Helper()
 	o.Spool, o.Deliverer, o.Hostname, o.IDs = b.table, d, "mta.example.org", message.NewIDs(nil)
+	if o.Store == nil {
+		o.Store = &memory{keys: make(map[string][]byte), put: make(chan store.Change)}
+	}
 	if o.Rand == nil {
 		o.Rand = rand.NewPCG(1, 2)
 	}

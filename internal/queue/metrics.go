@@ -9,6 +9,7 @@ import (
 
 type metrics struct {
 	fresh, spilled prometheus.Counter
+	held           prometheus.Counter
 	freshWait      prometheus.Histogram
 	claims         prometheus.Counter
 	claimed        prometheus.Counter
@@ -28,6 +29,7 @@ func newMetrics(s *Scheduler, r prometheus.Registerer) (*metrics, error) {
 		spilled: counter("fresh_spilled_entries_total",
 			"Entries of new messages that wait in the spool since memory or destination had no room. "+
 				"A lasting rise means that mail comes in faster than it leaves."),
+		held: counter("fresh_held_entries_total", "Entries of new messages that a rule of the operator held."),
 		freshWait: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "godwit_queue_fresh_wait_seconds",
 			Help: "Time from acceptance to the first attempt of messages that were delivered from memory. " +
@@ -49,7 +51,7 @@ func newMetrics(s *Scheduler, r prometheus.Registerer) (*metrics, error) {
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.fresh, m.spilled, m.freshWait, m.claims, m.claimed, m.suspensions, m.expired, m.panics, newCensus(s),
+		m.fresh, m.spilled, m.held, m.freshWait, m.claims, m.claimed, m.suspensions, m.expired, m.panics, newCensus(s),
 	} {
 		errs = append(errs, r.Register(c))
 	}

@@ -9,14 +9,16 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/godwit-mta/godwit/internal/store"
 	"github.com/godwit-mta/godwit/message"
 )
 
-// Options make a [Scheduler]. Spool, Deliverer, IDs and Hostname are needed; for everything else the zero value means the
+// Options make a [Scheduler]. Spool, Deliverer, Store, IDs and Hostname are needed; for everything else the zero value means the
 // default.
 type Options struct {
 	Spool     Spool
 	Deliverer Deliverer
+	Store     store.Store  // keeps the rules that hold mail yet to come, below "queue/hold/"
 	IDs       *message.IDs // names the reports
 	Hostname  string       // Reporting-MTA of reports, and the domain of their sender in the header
 
@@ -128,6 +130,7 @@ func (o *Options) validate() error {
 	}
 	need(o.Spool != nil, "no Spool")
 	need(o.Deliverer != nil, "no Deliverer")
+	need(o.Store != nil, "no Store")
 	need(o.IDs != nil, "no IDs")
 	need(o.Hostname != "", "no Hostname")
 	need(o.DrainTimeout > 0, "DrainTimeout %v is not positive", o.DrainTimeout)

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"iter"
 	"time"
 
 	"github.com/godwit-mta/godwit/internal/spool"
@@ -22,7 +23,6 @@ type queue struct {
 
 	due      time.Time // earliest due entry in the spool; zero: none
 	claiming bool      // a worker is claiming
-	frozen   int       // operators' actions under way; nothing is begun meanwhile
 	streak   int       // groups taken since the last claim: due entries get their turn beside fresh ones
 
 	active int  // workers that hold a slot for it
@@ -65,11 +65,11 @@ func (q *queue) limit(s *Settings) int {
 
 // ready reports whether q has work that may begin at now, slots aside.
 func (q *queue) ready(now time.Time) bool {
-	return !q.gone && q.frozen == 0 && !q.health.stopped(now) && (q.groups > 0 || q.claimable(now))
+	return !q.gone && !q.health.stopped(now) && (q.groups > 0 || q.claimable(now))
 }
 
 func (q *queue) claimable(now time.Time) bool {
-	return !q.claiming && q.frozen == 0 && !q.due.IsZero() && !q.due.After(now)
+	return !q.claiming && !q.due.IsZero() && !q.due.After(now)
 }
 
 // alarmAt returns when q wants to be woken: when the first entry is due, but not before a suspension ends.
@@ -82,6 +82,17 @@ func (q *queue) alarmAt() time.Time {
 		return q.health.until
 	}
 	return at
+}
+
+// live yields the groups in q's window, oldest first.
+func (q *queue) live() iter.Seq[*group] {
+	return func(yield func(*group) bool) {
+		for n := q.window.head; n != q.window.tail; n++ {
+			if g := q.window.At(n); g.entries != nil && !yield(g) {
+				return
+			}
+		}
+	}
 }
 
 // pushLocked puts a group into q's window.
@@ -169,7 +180,7 @@ func (s *Scheduler) joinLocked(q *queue, g group, entries []*spool.Entry, now ti
 	}
 	for i := len(places) - 1; i >= 0; i-- { // takeLocked changes the list behind i only
 		other := places[i].queue
-		if other == q || other.frozen > 0 || other.health.stopped(now) {
+		if other == q || other.health.stopped(now) {
 			continue
 		}
 		if at, ok := s.o.Deliverer.Site(other.key.Domain); !ok || at != site {

@@ -34,6 +34,7 @@ type Scheduler struct {
 		started, stopping bool
 		failed            error // the spool failed: nothing is begun any more
 
+		rules   map[string]*Rule // by key in the store
 		queues  map[spool.QueueKey]*queue
 		tenants map[string]*tenant
 		idle    deque[*queue]
@@ -66,7 +67,8 @@ const (
 	maxIdle   = 10_000
 )
 
-// New checks o and makes a scheduler. It starts nothing; what it is told by Fresh and Due before Run begins is kept.
+// New checks o, reads the rules that hold mail, and makes a scheduler. It starts nothing; what it is told by Fresh and Due before Run
+// begins is kept.
 func New(o Options) (*Scheduler, error) {
 	o.fill()
 	if err := o.validate(); err != nil {
@@ -81,6 +83,7 @@ func New(o Options) (*Scheduler, error) {
 	s.settled = s.outcomeDurable
 	s.mu.settings = o.Settings
 	s.mu.rand = rand.New(o.Rand)
+	s.mu.rules = make(map[string]*Rule)
 	s.mu.queues = make(map[spool.QueueKey]*queue)
 	s.mu.tenants = make(map[string]*tenant)
 	s.mu.workers = make(map[*worker]struct{})
@@ -91,6 +94,9 @@ func New(o Options) (*Scheduler, error) {
 	var err error
 	if s.metrics, err = newMetrics(s, o.Registerer); err != nil {
 		return nil, fmt.Errorf("queue metrics: %w", err)
+	}
+	if err := s.loadRules(context.Background()); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
@@ -122,6 +128,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	s.begin()
 
 	var others sync.WaitGroup
+	others.Go(func() { s.followRules(ctx) })
 	s.watch(ctx)
 
 	back := s.stop()
@@ -276,7 +283,7 @@ func (s *Scheduler) arrangeLocked(q *queue, now time.Time) {
 	}
 	at := q.alarmAt()
 	if !at.After(now) {
-		at = time.Time{} // a claim or an action is under way; whoever does it arranges q afterwards
+		at = time.Time{} // a claim is under way; who makes it arranges q afterwards
 	}
 	if !at.Equal(q.wakeAt) {
 		s.mu.alarms.set(q, at)
@@ -284,7 +291,7 @@ func (s *Scheduler) arrangeLocked(q *queue, now time.Time) {
 			notify(s.alarm)
 		}
 	}
-	if q.groups == 0 && q.due.IsZero() && q.active == 0 && !q.claiming && q.frozen == 0 {
+	if q.groups == 0 && q.due.IsZero() && q.active == 0 && !q.claiming {
 		q.idleSince = now
 		if !q.listed {
 			q.listed = true

@@ -16,9 +16,18 @@ func (s *Scheduler) Fresh(m *spool.Message, entries []*spool.Entry) {
 		return
 	}
 	now := time.Now()
+	var held []*spool.Entry
+	var reason string
 	s.mu.Lock()
+	if len(s.mu.rules) > 0 {
+		entries, held, reason = s.ruleLocked(m, entries)
+	}
 	back := s.freshLocked(m, entries, now)
 	s.mu.Unlock()
+	if len(held) > 0 {
+		s.metrics.held.Add(float64(len(held)))
+		s.o.Spool.ReturnHeld(held, reason)
+	}
 	s.metrics.fresh.Add(float64(len(entries) - len(back)))
 	if len(back) > 0 {
 		s.metrics.spilled.Add(float64(len(back)))
@@ -27,7 +36,7 @@ func (s *Scheduler) Fresh(m *spool.Message, entries []*spool.Entry) {
 }
 
 func (s *Scheduler) freshLocked(m *spool.Message, entries []*spool.Entry, now time.Time) (back []*spool.Entry) {
-	if s.mu.stopping {
+	if s.mu.stopping || len(entries) == 0 {
 		return entries
 	}
 	if key := entries[0].Queue(); sameQueue(entries) {
@@ -53,6 +62,18 @@ func (s *Scheduler) freshLocked(m *spool.Message, entries []*spool.Entry, now ti
 		}
 	}
 	return back
+}
+
+// ruleLocked parts entries into those that go on and those that a rule holds.
+func (s *Scheduler) ruleLocked(m *spool.Message, entries []*spool.Entry) (free, held []*spool.Entry, reason string) {
+	for _, e := range entries {
+		if r := s.ruledLocked(m, e.Queue()); r != nil {
+			held, reason = append(held, e), r.Reason
+			continue
+		}
+		free = append(free, e)
+	}
+	return free, held, reason
 }
 
 // admitsLocked reports whether n fresh entries of m may wait in memory. While due entries wait in the spool for their turn, a

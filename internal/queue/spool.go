@@ -14,6 +14,7 @@ type Spool interface {
 	Body(ctx context.Context, m *spool.Message) (*smtp.Body, error)
 	Claim(ctx context.Context, key spool.QueueKey, now time.Time, limit int, next func(*spool.Entry) time.Time) ([]*spool.Entry, error)
 	Return(entries []*spool.Entry)
+	ReturnHeld(entries []*spool.Entry, reason string)
 	Settle(a *spool.Attempt, done func(error))
 	Queue(key spool.QueueKey) (spool.QueueStat, bool)
 	Queues() []spool.QueueStat

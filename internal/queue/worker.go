@@ -333,10 +333,35 @@ func (s *Scheduler) claimLocked(q *queue, now time.Time) {
 		s.mu.Lock()
 		entries = nil
 	}
+	var held []*spool.Entry
+	var reason string
+	if len(s.mu.rules) > 0 {
+		entries, held, reason = s.unruledLocked(entries)
+	}
 	for _, g := range groups(entries) {
 		s.pushLocked(q, g)
 	}
 	s.arrangeLocked(q, after)
+	if len(held) > 0 {
+		s.mu.Unlock()
+		s.o.Spool.ReturnHeld(held, reason)
+		s.mu.Lock()
+	}
+}
+
+// unruledLocked parts claimed entries into those that go on and those that a rule holds. Rules count at acceptance, so that what an operator
+// releases goes its way; but a crash may have come before that was recorded.
+func (s *Scheduler) unruledLocked(entries []*spool.Entry) (free, held []*spool.Entry, reason string) {
+	for _, e := range entries {
+		if e.Attempts == 0 && e.Interrupted > 0 {
+			if r := s.ruledLocked(e.Message, e.Queue()); r != nil && !e.Message.Received.Before(r.Since) {
+				held, reason = append(held, e), r.Reason
+				continue
+			}
+		}
+		free = append(free, e)
+	}
+	return free, held, reason
 }
 
 // groups parts claimed entries by message, keeping their order.

@@ -1,0 +1,139 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/godwit-mta/godwit/event"
+	"github.com/godwit-mta/godwit/internal/spool"
+	"github.com/godwit-mta/godwit/message/dsn"
+	"github.com/godwit-mta/godwit/smtp"
+)
+
+// compose makes the report to the sender of m about entries, which all have the same message. The report is a message of its own,
+// with the null reverse-path, so that nobody ever reports on it (RFC 5321, 4.5.5 and 6.1; RFC 3461, 6.1).
+func (s *Scheduler) compose(ctx context.Context, about *spool.Message, entries []*spool.Entry, action dsn.Action) (*spool.Message, *smtp.Body, error) {
+	now := time.Now()
+	domain, err := smtp.DomainToASCII(about.From.Domain)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the sender's domain %q: %w", about.From.Domain, err)
+	}
+	id := s.o.IDs.New(now)
+	r := dsn.Report{
+		Action: action, ReportingMTA: s.o.Hostname, EnvelopeID: about.From.EnvelopeID, Arrival: about.Received,
+		From: "MAILER-DAEMON@" + s.o.Hostname, To: about.From.Path.String(), MessageID: id.String() + "@" + s.o.Hostname, Now: now,
+		UTF8: about.From.UTF8,
+	}
+	for _, e := range entries[:min(len(entries), dsn.MaxRecipients)] {
+		r.Recipients = append(r.Recipients, status(e, action))
+	}
+	r.Original, r.OriginalIsFull = s.original(ctx, about, action)
+	p, err := r.Compose()
+	if err != nil {
+		return nil, nil, err
+	}
+	body := smtp.BodyOf(p)
+	life := about.Expires.Sub(about.Received)
+	if about.Expires.IsZero() {
+		life = defaultLife
+	}
+	m := &spool.Message{
+		ID: id, Tenant: about.Tenant, Stream: about.Stream, Received: now, Expires: now.Add(life),
+		Protocol: "report", Hello: s.o.Hostname,
+		Size: body.Size(), EightBit: body.EightBit, DotLine: body.DotLine, HeaderUTF8: utf8Header(p),
+		Recipients: []smtp.Recipient{{Path: about.From.Path}},
+		Queues:     []spool.QueueKey{{Tenant: about.Tenant, Domain: domain}},
+		Report:     true,
+		HeaderFrom: r.From, MessageID: r.MessageID, Subject: "delivery report about " + about.ID.String(),
+	}
+	if body.EightBit {
+		m.From.Body = smtp.Body8BitMIME
+	}
+	m.From.UTF8 = m.HeaderUTF8 || about.From.Path.NeedsUTF8()
+	return m, body, nil
+}
+
+// defaultLife is how long delivery of a report is tried if the message it is about never expires.
+const defaultLife = 72 * time.Hour
+
+// status says what a report tells of one entry.
+func status(e *spool.Entry, action dsn.Action) dsn.RecipientStatus {
+	r, rcpt := &e.Last, e.Recipient()
+	st := dsn.RecipientStatus{
+		Action: action, Original: rcpt.Original, Final: rcpt.Path, Status: r.Reply.Enhanced, Diagnostic: r.Reply,
+		Explanation: r.Explanation, LastAttempt: e.LastAttempt,
+	}
+	if !r.Reply.IsZero() {
+		st.RemoteMTA = r.Host
+	}
+	if st.Explanation == "" && r.Reply.IsZero() {
+		st.Explanation = r.Reason.Explain()
+	}
+	if code, ok := reasonStatus(r.Reason); ok {
+		st.Status = code
+	}
+	if action == dsn.Delayed {
+		st.WillRetryUntil = e.Message.Expires
+	}
+	return st
+}
+
+// reasonStatus returns the code of RFC 3463 that says what no remote said, or said only of the last attempt.
+func reasonStatus(r event.Reason) (smtp.EnhancedCode, bool) {
+	code := func(class, subject, detail uint16) (smtp.EnhancedCode, bool) {
+		return smtp.EnhancedCode{Class: class, Subject: subject, Detail: detail}, true
+	}
+	switch r {
+	case event.Aged:
+		return code(4, 4, 7) // delivery time expired
+	case event.DNSNXDomain:
+		return code(5, 1, 2)
+	case event.DNSNullMX:
+		return code(5, 1, 10) // RFC 7505, 4.2
+	case event.DNSNoAddress, event.DNSMalformed, event.NoUsableAddress:
+		return code(5, 4, 4)
+	case event.DNSTemporary:
+		return code(4, 4, 3)
+	case event.ConnectionRefused, event.ConnectionTimeout, event.NetworkUnreachable, event.ConnectionFailed:
+		return code(4, 4, 1)
+	case event.ConnectionLost, event.ReplyTimeout:
+		return code(4, 4, 2)
+	case event.Loop:
+		return code(5, 4, 6)
+	case event.Operator, event.Rule:
+		return code(5, 7, 0)
+	}
+	return smtp.EnhancedCode{}, false
+}
+
+// original returns the begin of the message, of which a report carries the header, or with RET=FULL all of a small one. Only reports of
+// failure return more than headers (RFC 3461, 4.3). A message that cannot be read is reported without it: the sender must know.
+func (s *Scheduler) original(ctx context.Context, m *spool.Message, action dsn.Action) (p []byte, full bool) {
+	body, err := s.o.Spool.Body(ctx, m)
+	if err != nil {
+		s.log.Error("a report goes without the message it is about", "message", m.ID, "error", err)
+		return nil, false
+	}
+	defer body.Release()
+	full = action == dsn.Failed && m.From.Return == smtp.ReturnFull && body.Size() <= dsn.MaxOriginal
+	if p, err = io.ReadAll(io.LimitReader(body.Reader(), dsn.MaxOriginal)); err != nil {
+		return nil, false
+	}
+	return p, full
+}
+
+func utf8Header(p []byte) bool {
+	end := bytes.Index(p, []byte("\r\n\r\n"))
+	if end < 0 {
+		end = len(p)
+	}
+	for _, c := range p[:end] {
+		if c >= 0x80 {
+			return true
+		}
+	}
+	return false
+}
