@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,6 +34,7 @@ type Conn struct {
 	texts [memories]string // last reply text of each kind, see replyReader.read
 
 	started      bool
+	closed       atomic.Bool
 	over         *Error // set once: the session is over
 	needReset    bool   // a transaction was left open
 	proven       bool   // the last transaction was accepted whole, its body by BDAT
@@ -176,7 +178,7 @@ func (c *Conn) Transactions() int { return c.transactions }
 // Reusable reports whether another transaction may follow: the session is in step, and the peer's own limit is not
 // reached (RFC 9422, MAILMAX).
 func (c *Conn) Reusable() bool {
-	if !c.started || c.over != nil || c.reader.buffered() > 0 {
+	if !c.started || c.over != nil || c.closed.Load() || c.reader.buffered() > 0 {
 		return false
 	}
 	return c.ext.MailMax == 0 || c.transactions < c.ext.MailMax
@@ -210,7 +212,7 @@ func (c *Conn) Alive() bool {
 
 // Quit says QUIT, waits for the reply, and closes (RFC 5321, 4.1.1.10). The session is over whatever it returns.
 func (c *Conn) Quit(ctx context.Context) error {
-	if !c.started || c.over != nil {
+	if !c.started || c.over != nil || c.closed.Load() {
 		return c.Close()
 	}
 	stop, err := c.attach(ctx)
@@ -224,6 +226,7 @@ func (c *Conn) Quit(ctx context.Context) error {
 
 // Close closes the connection without a word. It may be called more than once, and from any goroutine.
 func (c *Conn) Close() error {
+	c.closed.Store(true)
 	if err := c.nc.Close(); err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) {
 		return err
 	}

@@ -104,12 +104,10 @@ func (c *Conn) conclude(err *Error) {
 	tx.result.Done = time.Now()
 	for _, i := range c.active {
 		r := &tx.result.Recipients[i]
-		if r.Status != Unsent {
-			continue
-		}
 		switch {
-		case refusal(tx.result.Mail):
+		case refusal(tx.result.Mail): // what RCPT got after that (503, for one) says nothing of the recipient
 			*r = RecipientResult{Reply: tx.result.Mail, Phase: PhaseMail, Status: Refused}
+		case r.Status != Unsent:
 		case refusal(tx.data) && r.taken():
 			*r = RecipientResult{Reply: tx.data, Phase: PhaseData, Status: Refused}
 		case err != nil && tx.left && (err.Phase == PhaseFinal || err.Reply.IsZero()):

@@ -12,7 +12,7 @@ import (
 // A group of commands is written before any of its replies is read. Its bounds keep the replies of a whole group
 // well below what the sockets on both sides buffer, so that neither end can block the other (RFC 2920, 3.1).
 const (
-	groupCommands = 100
+	groupCommands = 128
 	groupOctets   = 16 << 10
 	keptLineCap   = 4 << 10 // of the command buffer between transactions
 )
@@ -76,7 +76,7 @@ func (c *Conn) send(ctx context.Context) *Error {
 	switch {
 	case c.over != nil:
 		return &Error{Phase: PhaseMail, Err: errors.Join(ErrClosed, c.over)}
-	case !c.started:
+	case !c.started || c.closed.Load():
 		return &Error{Phase: PhaseMail, Err: ErrClosed}
 	case c.reader.buffered() > 0:
 		return c.unsolicited(PhaseMail)

@@ -85,7 +85,7 @@ func (s *session) serve(open int64) {
 		return
 	}
 	code := s.act(AtBanner, nil, "220 "+p.Hostname+" ESMTP sink ready")
-	if code != 220 {
+	if code/100 != 2 {
 		s.flush()
 		return
 	}
