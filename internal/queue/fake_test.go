@@ -28,6 +28,7 @@ type table struct {
 	mu       sync.Mutex
 	entries  map[*spool.Entry]bool // not final
 	final    map[spool.Outcome]int
+	wishes   map[*spool.Entry]func()
 	attempts []*spool.Attempt
 	claims   int
 	n        uint64
@@ -35,7 +36,8 @@ type table struct {
 }
 
 func newTable(t *testing.T) *table {
-	return &table{t: t, entries: make(map[*spool.Entry]bool), final: make(map[spool.Outcome]int)}
+	return &table{t: t, entries: make(map[*spool.Entry]bool), final: make(map[spool.Outcome]int),
+		wishes: make(map[*spool.Entry]func())}
 }
 
 // message makes a message of tenant with one recipient at each domain.
@@ -130,8 +132,10 @@ func (f *table) Return(entries []*spool.Entry) {
 	now := time.Now()
 	for _, e := range entries {
 		f.claimed(e, "returned")
-		e.State, e.Due = spool.Waiting, now
-		keys[e.Queue()] = true
+		if !f.granted(e) {
+			e.State, e.Due = spool.Waiting, now
+			keys[e.Queue()] = true
+		}
 	}
 	f.mu.Unlock()
 	for k := range keys {
@@ -153,18 +157,19 @@ func (f *table) Settle(a *spool.Attempt, done func(error)) {
 		f.claimed(e, "settled")
 		r := a.Results[i]
 		e.Last, e.LastAttempt = r, time.Now()
-		e.Attempts++
+		if !a.Started.IsZero() && r.Outcome != spool.None {
+			e.Attempts++
+		}
 		switch {
 		case r.Outcome.Final():
 			e.State = spool.Final
-			f.final[r.Outcome]++
-			delete(f.entries, e)
+			f.end(e)
+		case f.granted(e):
 		case r.Outcome == spool.Deferred:
 			e.State, e.Due = spool.Waiting, r.NextDue
 			due = append(due, e)
 		default:
 			e.State, e.Due = spool.Waiting, time.Now()
-			e.Attempts--
 			due = append(due, e)
 		}
 	}
@@ -227,6 +232,130 @@ func (f *table) ReturnHeld(entries []*spool.Entry, reason string) {
 	}
 }
 
+// change does what an operator wants with the entries that f selects, as the real spool does.
+func (f *table) change(filter spool.Filter, do func(e *spool.Entry) bool) (n int, err error) {
+	f.mu.Lock()
+	due := make(map[spool.QueueKey]time.Time)
+	for e := range f.entries {
+		if !selects(&filter, e) || !do(e) {
+			continue
+		}
+		n++
+		if e.State == spool.Waiting {
+			due[e.Queue()] = e.Due
+		}
+		f.end(e)
+	}
+	f.mu.Unlock()
+	for key, at := range due {
+		f.sink.Due(key, at)
+	}
+	return n, nil
+}
+
+func (f *table) end(e *spool.Entry) {
+	if e.State == spool.Final {
+		f.final[e.Last.Outcome]++
+		delete(f.entries, e)
+	}
+}
+
+func selects(f *spool.Filter, e *spool.Entry) bool {
+	return (f.Tenant == "" || f.Tenant == e.Queue().Tenant) && (f.Domain == "" || f.Domain == e.Queue().Domain) &&
+		(len(f.Entries) == 0 || slices.Contains(f.Entries, e.ID())) &&
+		(len(f.Messages) == 0 || slices.Contains(f.Messages, e.Message.ID)) &&
+		(len(f.States) == 0 || slices.Contains(f.States, e.State)) &&
+		(f.Sender == nil || *f.Sender == e.Message.From.Path)
+}
+
+func (f *table) Hold(_ context.Context, filter spool.Filter, reason string) (int, error) {
+	return f.change(filter, func(e *spool.Entry) bool {
+		switch e.State {
+		case spool.Waiting:
+			e.State, e.HoldReason = spool.Held, reason
+		case spool.Claimed:
+			f.wishes[e] = func() { e.State, e.HoldReason = spool.Held, reason }
+		default:
+			return false
+		}
+		return true
+	})
+}
+
+func (f *table) Release(_ context.Context, filter spool.Filter) (int, error) {
+	return f.change(filter, func(e *spool.Entry) bool {
+		if e.State != spool.Held {
+			return false
+		}
+		e.State, e.HoldReason, e.Due = spool.Waiting, "", time.Now()
+		return true
+	})
+}
+
+func (f *table) Reschedule(_ context.Context, filter spool.Filter, due time.Time) (int, error) {
+	return f.change(filter, func(e *spool.Entry) bool {
+		e.Due = due
+		return e.State == spool.Waiting
+	})
+}
+
+func (f *table) Finish(_ context.Context, filter spool.Filter, r spool.Result) (int, error) {
+	return f.change(filter, func(e *spool.Entry) bool {
+		switch {
+		case e.State == spool.Waiting || e.State == spool.Held && r.Outcome != spool.Expired:
+			e.State, e.Last = spool.Final, r
+		case e.State == spool.Claimed && r.Outcome != spool.Expired:
+			f.wishes[e] = func() { e.State, e.Last = spool.Final, r }
+		default:
+			return false
+		}
+		return true
+	})
+}
+
+// granted makes the wish for e come true, if there is one.
+func (f *table) granted(e *spool.Entry) bool {
+	wish := f.wishes[e]
+	if wish == nil {
+		return false
+	}
+	delete(f.wishes, e)
+	wish()
+	f.end(e)
+	return true
+}
+
+func (f *table) Entries(_ context.Context, filter spool.Filter, limit int, _ spool.EntryID) iter.Seq2[*spool.Entry, error] {
+	return func(yield func(*spool.Entry, error) bool) {
+		for i, e := range f.copies(filter) {
+			if limit > 0 && i == limit || !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (f *table) copies(filter spool.Filter) (all []*spool.Entry) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for e := range f.entries {
+		if selects(&filter, e) {
+			c := *e
+			all = append(all, &c)
+		}
+	}
+	slices.SortFunc(all, func(a, b *spool.Entry) int { return a.ID().Compare(b.ID()) })
+	return all
+}
+
+func (f *table) Message(_ context.Context, id message.ID) (*spool.Message, []*spool.Entry, error) {
+	all := f.copies(spool.Filter{Messages: []message.ID{id}})
+	if len(all) == 0 {
+		return nil, nil, spool.ErrNotFound
+	}
+	return all[0].Message, all, nil
+}
+
 // memory is a store without a disk. Only what the scheduler uses is there.
 type memory struct {
 	store.Store
@@ -287,7 +416,8 @@ func (d *deliver) Site(domain string) (string, bool)           { s, ok := d.site
 
 // all returns a verdict with the same result for all entries of j.
 func all(j *Job, r spool.Result) Verdict {
-	a := &spool.Attempt{Message: j.Message, Entries: j.Entries, Results: make([]spool.Result, len(j.Entries)), Ended: time.Now()}
+	a := &spool.Attempt{Message: j.Message, Entries: j.Entries, Results: make([]spool.Result, len(j.Entries)),
+		Started: time.Now(), Ended: time.Now()}
 	for i := range a.Results {
 		a.Results[i] = r
 	}

@@ -2,8 +2,12 @@ package queue
 
 import (
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	time.Local = time.UTC // times of day in answers
+	goleak.VerifyTestMain(m)
+}

@@ -137,3 +137,6 @@ func utf8Header(p []byte) bool {
 	}
 	return false
 }
+
+// remind says that something may have to be reported.
+func (s *Scheduler) remind() { notify(s.reports) }

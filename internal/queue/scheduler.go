@@ -20,6 +20,7 @@ type Scheduler struct {
 	metrics *metrics
 
 	alarm    chan struct{}   // the first alarm moved; Run's loop looks again
+	reports  chan struct{}   // an entry became final that may have to be reported
 	settling chan struct{}   // one token for each attempt whose outcome is not yet durable
 	attempts context.Context // of all attempts: done when the drain time is over
 	working  sync.WaitGroup  // workers
@@ -78,6 +79,7 @@ func New(o Options) (*Scheduler, error) {
 		o:        o,
 		log:      o.Logger,
 		alarm:    make(chan struct{}, 1),
+		reports:  make(chan struct{}, 1),
 		settling: make(chan struct{}, maxSettling),
 	}
 	s.settled = s.outcomeDurable

@@ -2,9 +2,11 @@ package queue
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"github.com/godwit-mta/godwit/internal/spool"
+	"github.com/godwit-mta/godwit/message"
 	"github.com/godwit-mta/godwit/smtp"
 )
 
@@ -16,6 +18,13 @@ type Spool interface {
 	Return(entries []*spool.Entry)
 	ReturnHeld(entries []*spool.Entry, reason string)
 	Settle(a *spool.Attempt, done func(error))
+	Hold(ctx context.Context, f spool.Filter, reason string) (int, error)
+	Release(ctx context.Context, f spool.Filter) (int, error)
+	Reschedule(ctx context.Context, f spool.Filter, due time.Time) (int, error)
+	Finish(ctx context.Context, f spool.Filter, r spool.Result) (int, error)
+
+	Entries(ctx context.Context, f spool.Filter, limit int, after spool.EntryID) iter.Seq2[*spool.Entry, error]
+	Message(ctx context.Context, id message.ID) (*spool.Message, []*spool.Entry, error)
 	Queue(key spool.QueueKey) (spool.QueueStat, bool)
 	Queues() []spool.QueueStat
 }

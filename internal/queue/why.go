@@ -219,13 +219,23 @@ func (s *Scheduler) turnOfLocked(q *queue, before int, now time.Time) Why {
 // fullText says which limit leaves no slot for q.
 func (s *Scheduler) fullText(q *queue) string {
 	limit := s.mu.settings.Attempts
+	half := max(1, limit/2)
 	switch {
 	case s.mu.active >= limit:
-		return "all " + count(limit, "attempt") + " that this server may make at once are under way"
+		return every(limit) + " that this server may make at once"
 	case q.tenant.active >= most(limit):
-		return "tenant " + q.tenant.name + " has all " + count(most(limit), "attempt") + " under way that one tenant may make at once"
+		return every(most(limit)) + " that tenant " + q.tenant.name + " may make at once"
+	case s.mu.shares[unproven] >= half:
+		return every(half) + " that may be made at destinations that have not answered lately"
 	}
-	return "all " + count(max(1, limit/2), "attempt") + " at destinations that have not answered lately are under way"
+	return every(most(half)) + " that tenant " + q.tenant.name + " may make at destinations that have not answered lately"
+}
+
+func every(n int) string {
+	if n == 1 {
+		return "the one attempt is under way"
+	}
+	return "all " + strconv.Itoa(n) + " attempts are under way"
 }
 
 // attemptOfLocked returns the worker that delivers the entry, or nil.

@@ -14,8 +14,9 @@ func span(d time.Duration) string {
 	case d < time.Second:
 		return d.Round(time.Millisecond).String()
 	case d >= 48*time.Hour:
-		days, rest := d/(24*time.Hour), d%(24*time.Hour)
-		if h := rest.Round(time.Hour) / time.Hour; h > 0 && h < 24 {
+		d = d.Round(time.Hour)
+		days := d / (24 * time.Hour)
+		if h := d % (24 * time.Hour) / time.Hour; h > 0 {
 			return strconv.Itoa(int(days)) + "d" + strconv.Itoa(int(h)) + "h"
 		}
 		return strconv.Itoa(int(days)) + "d"
