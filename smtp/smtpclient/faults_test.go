@@ -117,9 +117,9 @@ func TestK1DropAtStart(t *testing.T) {
 		for _, drop := range []smtptest.Drop{smtptest.DropFIN, smtptest.DropRST} {
 			t.Run(fmt.Sprintf("%s-%d-%v-%s", tc.rule.At, tc.rule.Cut, tc.rule.After, drop), func(t *testing.T) {
 				t.Parallel()
-				tc.rule.Drop = drop
-				tc.rule.Delay = smtptest.Duration(10 * time.Millisecond) // or the reset meets the dialling
-				p := loopback(t, smtptest.Script{Rules: []smtptest.Rule{tc.rule}})
+				r := tc.rule
+				r.Drop, r.Delay = drop, smtptest.Duration(10*time.Millisecond) // else the reset meets the dialling
+				p := loopback(t, smtptest.Script{Rules: []smtptest.Rule{r}})
 				_, err := p.try(smtpclient.Options{})
 				var e *smtpclient.Error
 				if !errors.As(err, &e) {

@@ -294,8 +294,11 @@ func (s *session) final(p *play, usual string, report *Received) (accepted int) 
 		return accepted
 	}
 	for _, r := range s.tx.recipients {
-		if s.err != nil {
-			break
+		if s.err != nil { // the others get none
+			if report != nil {
+				report.Replies = append(report.Replies, "")
+			}
+			continue
 		}
 		if s.conclude([]byte(r.address), nth, usual, report)/100 == 2 {
 			accepted++

@@ -47,7 +47,7 @@ type Received struct {
 	Hash                string   `json:"hash,omitempty"` // SHA-256 in hexadecimal
 	Body                []byte   `json:"-"`
 	Chunking            bool     `json:"chunking,omitempty"` // came by BDAT
-	// Replies are the final ones: one, or with LMTP one for each recipient.
+	// Replies are the final ones: one, or with LMTP one for each recipient. One that was not given is empty.
 	Replies []string `json:"replies"`
 	// Accepted says that some reply was 2yz; Replied that all of them left this side without an error.
 	Accepted bool `json:"accepted"`
