@@ -11,8 +11,8 @@ import (
 
 // Addrs are the addresses of a host.
 type Addrs struct {
-	// IPs are to be tried in this order: IPv6 and IPv4 in turn, in random order within each. The slice is the caller's. Nothing is
-	// filtered: see [Unusable].
+	// IPs are to be tried in this order: IPv6 and IPv4 in turn, in random order within each. The slice is the caller's.
+	// Nothing is filtered: see [Unusable].
 	IPs []netip.Addr
 	// Authentic says that a trusted resolver validated all of it with DNSSEC, the absence of a family included.
 	Authentic bool
@@ -20,15 +20,20 @@ type Addrs struct {
 	Name string
 }
 
-// LookupAddrs finds the addresses of host in both families at once, at most 16 of each. A family whose lookup failed is left out if
-// the other one has addresses. The error is an [*Error] of the kind NXDomain, NoAddress, Malformed, Loop or Temporary.
+// LookupAddrs finds the addresses of host in both families at once, at most 16 of each. A family whose lookup failed is
+// left out if the other one has addresses. The error is an [*Error] of the kind NXDomain, NoAddress, Malformed, Loop or
+// Temporary.
 func (r *Resolver) LookupAddrs(ctx context.Context, host string) (Addrs, error) {
-	name, bad := normalize(host)
-	if bad != nil {
-		bad.Type = "address"
-		return Addrs{}, bad
+	name, now := host, time.Now()
+	v4, v6 := r.hit(key{name, wire.TypeA}, now), r.hit(key{name, wire.TypeAAAA}, now)
+	if v4 == nil || v6 == nil { // what is in the cache was normal when it was put there
+		var bad *Error
+		if name, bad = normalize(host); bad != nil {
+			bad.Type = "address"
+			return Addrs{}, bad
+		}
+		v4, v6 = r.bothFamilies(ctx, name)
 	}
-	v4, v6 := r.bothFamilies(ctx, name)
 	if v4 == nil || v6 == nil {
 		return Addrs{}, interrupted(ctx, name, "address")
 	}
@@ -61,20 +66,16 @@ func (r *Resolver) LookupAddrs(ctx context.Context, host string) (Addrs, error) 
 
 // bothFamilies looks up A and AAAA, at the same time if neither is known. A nil result means that ctx ended.
 func (r *Resolver) bothFamilies(ctx context.Context, name string) (v4, v6 *answer) {
-	k4, k6 := key{name, wire.TypeA}, key{name, wire.TypeAAAA}
 	now := time.Now()
-	v4, v6 = r.cache.get(k4, now), r.cache.get(k6, now)
+	k4, k6 := key{name, wire.TypeA}, key{name, wire.TypeAAAA}
+	v4, v6 = r.hit(k4, now), r.hit(k6, now)
 	switch {
-	case v4 != nil && v6 != nil:
-		r.metrics.cached.Add(2)
-	case v4 != nil:
-		r.metrics.cached.Inc()
-		v6 = r.lookup(ctx, k6)
-	case v6 != nil:
-		r.metrics.cached.Inc()
+	case v4 == nil && v6 == nil:
+		return r.lookupPair(ctx, k4, k6)
+	case v4 == nil:
 		v4 = r.lookup(ctx, k4)
-	default:
-		v4, v6 = r.lookupPair(ctx, k4, k6)
+	case v6 == nil:
+		v6 = r.lookup(ctx, k6)
 	}
 	return v4, v6
 }
@@ -87,8 +88,8 @@ func (r *Resolver) lookupPair(ctx context.Context, k4, k6 key) (v4, v6 *answer) 
 	return v4, v6
 }
 
-// noAddress returns why neither family gave an address, or nil if one did. In doubt it is temporary: only two final answers make
-// a final one.
+// noAddress returns why neither family gave an address, or nil if one did. In doubt it is temporary: only two final
+// answers make a final one.
 func noAddress(name string, v4, v6 *answer) *Error {
 	if v4.err == nil || v6.err == nil {
 		return nil

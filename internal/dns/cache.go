@@ -26,7 +26,8 @@ const (
 	evictSample = 8 // entries looked at to find one to drop
 )
 
-// cache keeps answers until they expire. Its size is bounded: a full shard drops what of a random sample was unused longest.
+// cache keeps answers until they expire. Its size is bounded: a full shard drops what of a random sample was unused
+// longest.
 type cache struct {
 	seed   maphash.Seed
 	limit  int // per shard

@@ -23,7 +23,8 @@ const (
 
 var packets = sync.Pool{New: func() any { return new([maxPacket]byte) }}
 
-// failure is why a query gave no answer that could be used: a part of a sentence after the server's name, and its class.
+// failure is why a query gave no answer that could be used: a part of a sentence after the server's name, and its
+// class.
 type failure struct {
 	outcome outcome
 	server  string
@@ -107,7 +108,8 @@ func (r *Resolver) askForms(ctx context.Context, s *server, k key) (*reply, *fai
 			f.network = "tcp"
 			continue
 		case errors.Is(err, errCaseLost):
-			// Either somebody forged the answer or the server does not keep case. TCP settles it, for it is hard to forge.
+			// Either somebody forged the answer or the server does not keep case. TCP settles it, for it is hard to
+			// forge.
 			caseLost, f.network, f.caseless = true, "tcp", true
 			continue
 		case err != nil && caseLost && f.network == "tcp" && ctx.Err() == nil:
@@ -230,8 +232,8 @@ func (r *Resolver) randomCase(name string) string {
 	return string(p)
 }
 
-// parsePacket returns the message in p if it answers query, and nothing if p belongs to no query of ours. A packet that has the right
-// id and cannot be read is an error.
+// parsePacket returns the message in p if it answers query, and nothing if p belongs to no query of ours. A packet that
+// has the right id and cannot be read is an error.
 func parsePacket(p []byte, query *wire.Msg) (*wire.Msg, error) {
 	if len(p) < 12 || binary.BigEndian.Uint16(p) != query.Id || p[2]&0x80 == 0 {
 		return nil, nil

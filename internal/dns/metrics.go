@@ -28,11 +28,13 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer, c *cache) (*metrics, error) {
 	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "godwit_dns_lookups_total",
-		Help: "Lookups by where the answer came from. A lasting rise of network against cache means that TTLs are short or the cache is too small.",
+		Help: "Lookups by where the answer came from. A lasting rise of network against cache means that TTLs are " +
+			"short or the cache is too small.",
 	}, []string{"from"})
 	queries := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "godwit_dns_queries_total",
-		Help: "Queries to servers by outcome. A lasting rise of any but ok means that a configured DNS server or the way to it is in trouble.",
+		Help: "Queries to servers by outcome. A lasting rise of any but ok means that a configured DNS server or " +
+			"the way to it is in trouble.",
 	}, []string{"outcome"})
 	m := &metrics{
 		cached:  lookups.WithLabelValues("cache"),
@@ -44,8 +46,9 @@ func newMetrics(reg prometheus.Registerer, c *cache) (*metrics, error) {
 			Help: "Packets that did not belong to a query. A lasting rise means that somebody tries to forge answers.",
 		}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "godwit_dns_query_seconds",
-			Help:    "Time of one query to one server. A lasting rise means a slow DNS server, which slows first deliveries to new domains.",
+			Name: "godwit_dns_query_seconds",
+			Help: "Time of one query to one server. A lasting rise means a slow DNS server, which slows first " +
+				"deliveries to new domains.",
 			Buckets: []float64{.001, .005, .02, .1, .5, 2, 5},
 		}),
 	}
@@ -54,7 +57,8 @@ func newMetrics(reg prometheus.Registerer, c *cache) (*metrics, error) {
 	}
 	entries := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "godwit_dns_cache_entries",
-		Help: "Answers kept, expired ones included. A value that stays at the limit means that answers are dropped early.",
+		Help: "Answers kept, expired ones included. A value that stays at the limit means that answers are " +
+			"dropped early.",
 	}, func() float64 { return float64(c.len()) })
 	if reg == nil {
 		return m, nil

@@ -14,7 +14,8 @@ import (
 
 // MX is where a domain wants its mail.
 type MX struct {
-	// Hosts are to be tried in this order: by preference, in random order among equals (RFC 5321, 5.1). The slice is the caller's.
+	// Hosts are to be tried in this order: by preference, in random order among equals (RFC 5321, 5.1). The slice is
+	// the caller's.
 	Hosts []Host
 	// Implicit says that there is no MX record and the domain's own address serves (RFC 5321, 5.1).
 	Implicit bool
@@ -30,17 +31,14 @@ type Host struct {
 	Preference uint16 // lower ones first
 }
 
-// LookupMX finds the hosts that take mail for domain, at most [Options.MaxHosts] of them. A final dot and upper case in domain
-// are of no matter; U-labels are turned to A-labels. The error is an [*Error] of the kind NXDomain, NoAddress (neither MX nor address),
-// NullMX, NoUsableHost (no MX record names a host), Malformed, Loop or Temporary.
+// LookupMX finds the hosts that take mail for domain, at most [Options.MaxHosts] of them. A final dot and upper case in
+// domain are of no matter; U-labels are turned to A-labels. The error is an [*Error] of the kind NXDomain, NoAddress
+// (neither MX nor address), NullMX, NoUsableHost (no MX record names a host), Malformed, Loop or Temporary.
 func (r *Resolver) LookupMX(ctx context.Context, domain string) (MX, error) {
-	name, bad := normalize(domain)
-	if bad != nil {
-		bad.Type = "MX"
-		return MX{}, bad
-	}
-	a := r.lookup(ctx, key{name, wire.TypeMX})
+	a, name, bad := r.lookupName(ctx, domain, wire.TypeMX)
 	switch {
+	case bad != nil:
+		return MX{}, bad
 	case a == nil:
 		return MX{}, interrupted(ctx, name, "MX")
 	case a.err != nil && a.err.Kind == NoRecord:
@@ -48,7 +46,8 @@ func (r *Resolver) LookupMX(ctx context.Context, domain string) (MX, error) {
 	case a.err != nil:
 		return MX{}, a.err
 	}
-	hosts := slices.Clone(a.hosts)
+	hosts := make([]Host, len(a.hosts))
+	copy(hosts, a.hosts)
 	for i := 0; i < len(hosts); {
 		j := i + 1
 		for j < len(hosts) && hosts[j].Preference == hosts[i].Preference {
@@ -75,7 +74,8 @@ func (r *Resolver) implicitMX(ctx context.Context, name string, a *answer) (MX, 
 	return MX{Hosts: []Host{{Name: a.name}}, Implicit: true, Authentic: a.authentic, Site: a.name}, nil
 }
 
-// Site returns the site of domain if the cache knows it, and sends nothing. The domain is to be in lower case without final dot.
+// Site returns the site of domain if the cache knows it, and sends nothing. The domain is to be in lower case without
+// final dot.
 func (r *Resolver) Site(domain string) (string, bool) {
 	a := r.cache.get(key{domain, wire.TypeMX}, time.Now())
 	switch {
@@ -89,7 +89,8 @@ func (r *Resolver) Site(domain string) (string, bool) {
 	return "", false
 }
 
-// finishMX turns the records as received into hosts: null MX told apart, what is no host left out, doubles joined, sorted, counted.
+// finishMX turns the records as received into hosts: null MX told apart, what is no host left out, doubles joined,
+// sorted, counted.
 func (rep *reply) finishMX() {
 	all := rep.hosts
 	rep.hosts = nil

@@ -3,6 +3,7 @@ package dns
 import (
 	"net/netip"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -13,8 +14,8 @@ const (
 	maxLabel = 63
 )
 
-// normalize returns name in the form all of this package works with: lower case, A-labels, no final dot. It allocates only
-// if it must change something.
+// normalize returns name in the form all of this package works with: lower case, A-labels, no final dot. It allocates
+// only if it must change something.
 func normalize(name string) (string, *Error) {
 	bad := func(detail string) (string, *Error) {
 		return "", &Error{Kind: Malformed, Name: cut(name, maxName), Detail: detail}
@@ -22,7 +23,7 @@ func normalize(name string) (string, *Error) {
 	ascii := strings.TrimSuffix(name, ".")
 	if !isASCII(ascii) {
 		var err error
-		if ascii, err = idna.Lookup.ToASCII(ascii); err != nil {
+		if ascii, err = idna.Lookup.ToASCII(ascii); err != nil || !utf8.ValidString(name) {
 			return bad("it has no ASCII form")
 		}
 	}
@@ -33,9 +34,9 @@ func normalize(name string) (string, *Error) {
 	return ascii, nil
 }
 
-// notHostName says why name, lower case and without final dot, cannot be the name of a host or mail domain; empty if it can. Octets
-// outside letters, digits, hyphen and underscore are refused: the DNS can carry them, even dots within a label, and they come
-// only from mistakes and attacks.
+// notHostName says why name, lower case and without final dot, cannot be the name of a host or mail domain; empty if it
+// can. Octets outside letters, digits, hyphen and underscore are refused: the DNS can carry them, even dots within a
+// label, and they come only from mistakes and attacks.
 func notHostName(name string) string {
 	switch {
 	case name == "":

@@ -15,10 +15,11 @@ import (
 
 // Options shapes a [Resolver]. The zero value asks the system's servers with the defaults named below.
 type Options struct {
-	// Servers are recursive resolvers, asked in this order. Empty means those of /etc/resolv.conf, followed as it changes.
+	// Servers are recursive resolvers, asked in this order. Empty means those of /etc/resolv.conf, followed as it
+	// changes.
 	Servers []netip.AddrPort
-	// TrustAD believes the AD bit of every server. Otherwise only that of servers on loopback is believed, since anyone on
-	// the way can set a bit.
+	// TrustAD believes the AD bit of every server. Otherwise only that of servers on loopback is believed, since anyone
+	// on the way can set a bit.
 	TrustAD bool
 
 	Timeout     time.Duration // for one query to one server; 3 s
@@ -32,7 +33,8 @@ type Options struct {
 	FailureTTL     time.Duration // how long a temporary failure is kept (RFC 9520, 3.2); 5 s
 	MaxHosts       int           // MX hosts handed out per domain, best first; 10
 
-	// Rand gives ids, letter case and the order among equals. Nil means the runtime's generator. It is used under a lock.
+	// Rand gives ids, letter case and the order among equals. Nil means the runtime's generator. It is used under a
+	// lock.
 	Rand rand.Source
 	// Dial opens a connection to a server, network being "udp" or "tcp". Nil means a [net.Dialer].
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)

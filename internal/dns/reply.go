@@ -24,8 +24,8 @@ type reply struct {
 	soa    *wire.SOA
 }
 
-// readReply takes from m the aliases that begin at the name asked for, and the records at their end. All other records are left
-// alone, so that an answer says nothing about other names.
+// readReply takes from m the aliases that begin at the name asked for, and the records at their end. All other records
+// are left alone, so that an answer says nothing about other names.
 func readReply(m *wire.Msg, k key) (*reply, *failure) {
 	if m.Rcode != wire.RcodeSuccess && m.Rcode != wire.RcodeNameError {
 		code, ok := wire.RcodeToString[m.Rcode]
@@ -89,7 +89,7 @@ func (rep *reply) nothing(m *wire.Msg) (*reply, *failure) {
 	case rep.soa == nil && rep.links > 0:
 		rep.onward = true // the server did not follow the alias to its end
 	case rep.soa == nil && delegation && !m.Authoritative:
-		return nil, &failure{outcome: outcomeReferral, detail: "only knows other servers to ask (it does not resolve for us)"}
+		return nil, &failure{outcome: outcomeReferral, detail: "does not resolve for this machine"}
 	default:
 		rep.err = &Error{Kind: NoRecord}
 	}

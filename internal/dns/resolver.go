@@ -61,10 +61,31 @@ func New(o Options) (*Resolver, error) {
 	return r, nil
 }
 
+// lookupName normalizes name and looks it up. It returns no answer, but the name, only if ctx ended.
+func (r *Resolver) lookupName(ctx context.Context, name string, typ uint16) (*answer, string, *Error) {
+	if a := r.hit(key{name, typ}, time.Now()); a != nil { // what is in the cache was normal when it was put there
+		return a, name, nil
+	}
+	name, bad := normalize(name)
+	if bad != nil {
+		bad.Type = wire.TypeToString[typ]
+		return nil, "", bad
+	}
+	return r.lookup(ctx, key{name, typ}), name, nil
+}
+
+// hit answers from the cache.
+func (r *Resolver) hit(k key, now time.Time) *answer {
+	a := r.cache.get(k, now)
+	if a != nil {
+		r.metrics.cached.Inc()
+	}
+	return a
+}
+
 // lookup answers from the cache or leads or joins a flight. It returns nil only if ctx ended.
 func (r *Resolver) lookup(ctx context.Context, k key) *answer {
-	if a := r.cache.get(k, time.Now()); a != nil {
-		r.metrics.cached.Inc()
+	if a := r.hit(k, time.Now()); a != nil {
 		return a
 	}
 	for {
@@ -125,7 +146,8 @@ func (r *Resolver) lead(ctx context.Context, k key, f *flight) *answer {
 // maxAliases bounds the CNAME records followed from one name.
 const maxAliases = 8
 
-// resolve asks the network, and again for each alias whose end the answer does not tell. It returns nil only if ctx ended.
+// resolve asks the network, and again for each alias whose end the answer does not tell. It returns nil only if ctx
+// ended.
 func (r *Resolver) resolve(ctx context.Context, k key) *answer {
 	limited, cancel := context.WithTimeout(ctx, r.o.Deadline)
 	defer cancel()
@@ -171,8 +193,9 @@ func (r *Resolver) failed(k key, kind Kind, server, detail string) *answer {
 	}
 }
 
-// negativeTTL is how long "there is none" holds: the lesser of the SOA record's TTL and its last field (RFC 2308, 5). Without SOA
-// record it should not be kept at all; it is kept as long as a failure, so that a queue full of such mail does not ask for each.
+// negativeTTL is how long "there is none" holds: the lesser of the SOA record's TTL and its last field (RFC 2308, 5).
+// Without SOA record it should not be kept at all; it is kept as long as a failure, so that a queue full of such mail
+// does not ask for each.
 func (r *Resolver) negativeTTL(soa *wire.SOA) time.Duration {
 	if soa == nil {
 		return min(r.o.FailureTTL, r.o.MaxNegativeTTL)

@@ -103,7 +103,8 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// refresh reads the file again if it changed. A file that is gone or empty for a moment, as while it is rewritten, changes nothing.
+// refresh reads the file again if it changed. A file that is gone or empty for a moment, as while it is rewritten,
+// changes nothing.
 func (l *serverList) refresh(now time.Time) {
 	if l.file == "" || !l.mu.TryLock() {
 		return
@@ -125,8 +126,8 @@ func (l *serverList) refresh(now time.Time) {
 	l.store(addrs)
 }
 
-// readSystem reads the servers of a resolv.conf file. A file that does not exist or names none means the own machine, as
-// resolv.conf(5) says. The search list is left alone: names in mail are absolute.
+// readSystem reads the servers of a resolv.conf file. A file that does not exist or names none means the own machine,
+// as resolv.conf(5) says. The search list is left alone: names in mail are absolute.
 func readSystem(file string) ([]netip.AddrPort, error) {
 	own := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:53")}
 	p, err := os.ReadFile(file)

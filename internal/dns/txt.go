@@ -12,16 +12,13 @@ type TXT struct {
 	Authentic bool     // validated with DNSSEC by a trusted resolver
 }
 
-// LookupTXT finds the text records of name, at most 64. The error is an [*Error] of the kind NXDomain, NoRecord, Malformed, Loop or
-// Temporary.
+// LookupTXT finds the text records of name, at most 64. The error is an [*Error] of the kind NXDomain, NoRecord,
+// Malformed, Loop or Temporary.
 func (r *Resolver) LookupTXT(ctx context.Context, name string) (TXT, error) {
-	name, bad := normalize(name)
-	if bad != nil {
-		bad.Type = "TXT"
-		return TXT{}, bad
-	}
-	a := r.lookup(ctx, key{name, wire.TypeTXT})
+	a, name, bad := r.lookupName(ctx, name, wire.TypeTXT)
 	switch {
+	case bad != nil:
+		return TXT{}, bad
 	case a == nil:
 		return TXT{}, interrupted(ctx, name, "TXT")
 	case a.err != nil:

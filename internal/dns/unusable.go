@@ -2,11 +2,14 @@ package dns
 
 import "net/netip"
 
-// special holds the blocks that no mail host on the internet can have (IANA special-purpose address registries, RFC 6890).
-var special = [...]struct {
+// block is a part of the address space with the reason why no mail host on the internet has an address in it.
+type block struct {
 	prefix netip.Prefix
 	reason string
-}{
+}
+
+// The IANA special-purpose address registries (RFC 6890).
+var special4 = [...]block{
 	{netip.MustParsePrefix("0.0.0.0/8"), "this network (0.0.0.0/8)"},
 	{netip.MustParsePrefix("10.0.0.0/8"), "private network (10.0.0.0/8)"},
 	{netip.MustParsePrefix("100.64.0.0/10"), "carrier-grade NAT (100.64.0.0/10)"},
@@ -23,7 +26,9 @@ var special = [...]struct {
 	{netip.MustParsePrefix("224.0.0.0/4"), "multicast (224.0.0.0/4)"},
 	{netip.MustParsePrefix("255.255.255.255/32"), "broadcast (255.255.255.255)"},
 	{netip.MustParsePrefix("240.0.0.0/4"), "reserved (240.0.0.0/4)"},
+}
 
+var special6 = [...]block{
 	{netip.MustParsePrefix("::/128"), "unspecified address (::)"},
 	{netip.MustParsePrefix("::1/128"), "loopback (::1)"},
 	{netip.MustParsePrefix("::ffff:0:0/96"), "IPv4-mapped address (::ffff:0:0/96)"},
@@ -45,9 +50,9 @@ var (
 	global = netip.MustParsePrefix("2000::/3")     // all the unicast space given out so far
 )
 
-// Unusable reports whether no public mail host can have the address, and why. It keeps a domain's owner from pointing this
-// server at its own neighbours by way of MX records. An IPv4 address written inside an IPv6 one is judged as the IPv4 address;
-// IPv4-mapped addresses are refused as such, so an address taken from a socket must be unmapped first.
+// Unusable reports whether no public mail host can have the address, and why. It keeps a domain's owner from pointing
+// this server at its own neighbours by way of MX records. An IPv4 address written inside an IPv6 one is judged as the
+// IPv4 address; IPv4-mapped addresses are refused as such, so an address taken from a socket must be unmapped first.
 func Unusable(a netip.Addr) (reason string, bad bool) {
 	switch {
 	case !a.IsValid():
@@ -55,9 +60,13 @@ func Unusable(a netip.Addr) (reason string, bad bool) {
 	case a.Zone() != "":
 		return "address with a zone", true
 	}
-	for i := range special {
-		if special[i].prefix.Contains(a) {
-			return special[i].reason, true
+	blocks := special6[:]
+	if a.Is4() {
+		blocks = special4[:]
+	}
+	for i := range blocks {
+		if blocks[i].prefix.Contains(a) {
+			return blocks[i].reason, true
 		}
 	}
 	if a.Is4() {

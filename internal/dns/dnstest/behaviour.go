@@ -11,8 +11,8 @@ import (
 
 const maxPacket = 1 << 16
 
-// Behaviour is what the server does in place of a plain answer. The zero value is a plain answer. Several can be combined where that makes
-// sense: a delay with any other.
+// Behaviour is what the server does in place of a plain answer. The zero value is a plain answer. Several can be
+// combined where that makes sense: a delay with any other.
 type Behaviour struct {
 	Types []string // record types it holds for ("MX"); empty: all
 	Times int      // for so many queries only, then plain again; 0: always
@@ -48,9 +48,9 @@ type behaviour struct {
 // question is a name in canonical form and a record type's name.
 type question struct{ name, typ string }
 
-// Fail lets the server misbehave when it is asked for name, in place of what was said of that name before. "*.example" stands for all names below
-// example that have no behaviour of their own, "*" for all. A zero Behaviour makes it plain again. It panics on a Behaviour that
-// names no known type or code, which is a mistake in a test.
+// Fail lets the server misbehave when it is asked for name, in place of what was said of that name before. "*.example"
+// stands for all names below example that have no behaviour of their own, "*" for all. A zero Behaviour makes it plain
+// again. It panics on a Behaviour that names no known type or code, which is a mistake in a test.
 func (s *Server) Fail(name string, b Behaviour) {
 	made := &behaviour{Behaviour: b, types: make(map[uint16]bool), left: b.Times}
 	if b.Times == 0 {
@@ -154,7 +154,8 @@ func (s *Server) answer(query *wire.Msg, b *behaviour, tcp bool) *wire.Msg {
 	case b.Rcode != "":
 		m.Rcode = b.rcode
 	case b.Referral:
-		m.Ns = []wire.RR{&wire.NS{Hdr: wire.RR_Header{Name: ".", Rrtype: wire.TypeNS, Class: wire.ClassINET, Ttl: defaultTTL}, Ns: "a.root-servers.net."}}
+		root := wire.RR_Header{Name: ".", Rrtype: wire.TypeNS, Class: wire.ClassINET, Ttl: defaultTTL}
+		m.Ns = []wire.RR{&wire.NS{Hdr: root, Ns: "a.root-servers.net."}}
 	default:
 		s.mu.RLock()
 		data := s.mu.data

@@ -1,5 +1,6 @@
-// Package dnstest is a DNS server for tests and demonstrations: zones as text, answers over real UDP and TCP on loopback, and
-// any misbehaviour that a test asks for. It behaves like a recursive resolver that finds all of its knowledge in the text.
+// Package dnstest is a DNS server for tests and demonstrations: zones as text, answers over real UDP and TCP on
+// loopback, and any misbehaviour that a test asks for. It behaves like a recursive resolver that finds all of its
+// knowledge in the text.
 //
 //	s := dnstest.Start(t, `
 //		$TTL 300
@@ -14,11 +15,12 @@
 //	s.Fail("mx2.example.net", dnstest.Behaviour{Rcode: "SERVFAIL"})
 //	r, err := dns.New(dns.Options{Servers: []netip.AddrPort{s.Addr()}})
 //
-// The text is a master file (RFC 1035, 5) whose origin is the root and whose TTL is 60 s unless it says otherwise. Names that it does
-// not hold do not exist. A SOA record gives the negative TTL of what is below it; without one it is 60 s.
+// The text is a master file (RFC 1035, 5) whose origin is the root and whose TTL is 60 s unless it says otherwise.
+// Names that it does not hold do not exist. A SOA record gives the negative TTL of what is below it; without one it is
+// 60 s.
 //
-// Outside tests make a server by [New] and let [Server.Run] serve until its context ends. Under testing/synctest, where no real socket works,
-// use [InMemory] and give the resolver [Server.Dial].
+// Outside tests make a server by [New] and let [Server.Run] serve until its context ends. Under testing/synctest, where
+// no real socket works, use [InMemory] and give the resolver [Server.Dial].
 package dnstest
 
 import (
@@ -31,8 +33,8 @@ import (
 	"time"
 )
 
-// Server answers DNS queries on one loopback port, over UDP and TCP. Its methods may be used at any time by any number of
-// goroutines; Run only once.
+// Server answers DNS queries on one loopback port, over UDP and TCP. Its methods may be used at any time by any number
+// of goroutines; Run only once.
 type Server struct {
 	udp  *net.UDPConn // nil in memory
 	tcp  *net.TCPListener
@@ -83,8 +85,8 @@ func newServer(text string) (*Server, error) {
 	return s, nil
 }
 
-// InMemory makes a server without sockets, which answers only through Dial. It waits at the test's end until all those connections
-// are closed.
+// InMemory makes a server without sockets, which answers only through Dial. It waits at the test's end until all those
+// connections are closed.
 func InMemory(t TB, text string) *Server {
 	t.Helper()
 	s, err := newServer(text)
@@ -96,8 +98,8 @@ func InMemory(t TB, text string) *Server {
 	return s
 }
 
-// Dial connects to the server in memory, whatever the address; network is "udp" or "tcp". It fits a resolver's Options and works
-// without Run.
+// Dial connects to the server in memory, whatever the address; network is "udp" or "tcp". It fits a resolver's Options
+// and works without Run.
 func (s *Server) Dial(ctx context.Context, network, _ string) (net.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -172,15 +174,25 @@ func (s *Server) Set(text string) error {
 	return nil
 }
 
-// Queries returns how often name was asked for records of the type ("MX", "A"), over UDP and TCP together.
+// Queries returns how often name was asked for records of the type ("MX", "A"), over UDP and TCP together. An empty
+// name stands for all names, an empty type for all types.
 func (s *Server) Queries(name, typ string) int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.mu.queries[question{canonical(name), typ}]
+	if name != "" && typ != "" {
+		return s.mu.queries[question{canonical(name), typ}]
+	}
+	n := 0
+	for q, times := range s.mu.queries {
+		if (name == "" || q.name == canonical(name)) && (typ == "" || q.typ == typ) {
+			n += times
+		}
+	}
+	return n
 }
 
-// Run answers queries until ctx is done, and then closes the port and returns when all is at rest. It returns nil unless a
-// socket fails.
+// Run answers queries until ctx is done, and then closes the port and returns when all is at rest. It returns nil
+// unless a socket fails.
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

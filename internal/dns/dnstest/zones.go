@@ -55,7 +55,8 @@ func parent(name string) string {
 	return "."
 }
 
-// at returns the records of name, those of a wildcard under the given name if need be (RFC 4592), and whether the name exists.
+// at returns the records of name, those of a wildcard under the given name if need be (RFC 4592), and whether the name
+// exists.
 func (z *zones) at(name string) ([]wire.RR, bool) {
 	if rrs, ok := z.records[name]; ok {
 		return rrs, true
@@ -93,7 +94,8 @@ func (z *zones) soa(name string) wire.RR {
 		if name == "." {
 			return &wire.SOA{
 				Hdr: wire.RR_Header{Name: ".", Rrtype: wire.TypeSOA, Class: wire.ClassINET, Ttl: defaultTTL},
-				Ns:  "ns.invalid.", Mbox: "hostmaster.invalid.", Serial: 1, Refresh: 3600, Retry: 600, Expire: 86400, Minttl: defaultTTL,
+				Ns:  "ns.invalid.", Mbox: "hostmaster.invalid.",
+				Serial: 1, Refresh: 3600, Retry: 600, Expire: 86400, Minttl: defaultTTL,
 			}
 		}
 	}
