@@ -52,6 +52,7 @@ func (l *ledger) accepted(recipient string) int {
 // peer is a scripted sink, with the ledger of what it took.
 type peer struct {
 	*smtptest.Sink
+	script smtptest.Script
 	ledger ledger
 	addr   string
 	dial   func() (net.Conn, error)
@@ -60,7 +61,7 @@ type peer struct {
 
 func newPeer(t testing.TB, script smtptest.Script) *peer {
 	t.Helper()
-	p := &peer{}
+	p := &peer{script: script}
 	sink, err := smtptest.NewSink(smtptest.SinkOptions{Script: script, KeepBody: true, OnMessage: p.ledger.add})
 	if err != nil {
 		t.Fatal(err)
