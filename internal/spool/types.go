@@ -301,4 +301,6 @@ var (
 	ErrStale = errors.New("spool: the entries have changed")
 	// ErrFailed: the journal or the index failed. Nothing is settled any more; only a restart helps.
 	ErrFailed = errors.New("spool: failed")
+	// ErrVersion: a record was written by a version of Godwit that this one does not understand.
+	ErrVersion = errors.New("spool: a record of a newer version")
 )

@@ -1,0 +1,187 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/godwit-mta/godwit/internal/journal"
+	"github.com/godwit-mta/godwit/smtp"
+)
+
+// Accept takes responsibility for a message. It returns nil when the message is on stable storage, and has then handed it to the
+// sink, claimed for its first attempt. m belongs to the spool from then on; body is retained if it is kept in memory.
+//
+// On an error nothing of the message will ever be sent by this process; if it is [ErrFailed] the journal may have it all the same, and
+// then it is sent after a restart. ctx bounds only the wait for room. A crash before Accept returns leaves the whole message or
+// nothing; after it returned nil, the whole message.
+func (s *Spool) Accept(ctx context.Context, m *Message, body *smtp.Body) error {
+	if err := m.check(body); err != nil {
+		return err
+	}
+	if err := s.admit(ctx, m, body.Size()); err != nil {
+		return err
+	}
+	o := s.begin()
+	o.record(KindAccepted, m.Received).Message = m
+	o.delta.accepted = uint64(len(m.Recipients))
+	om := newMsg(m)
+	o.accept, o.body, o.size, o.waited = om, body, max(body.Size(), 1), true
+	o.encode()
+	s.journal.Submit(&o.batch)
+	if err := s.wait(o); err != nil {
+		return fmt.Errorf("accepting a message: %w", err)
+	}
+	s.fresh(om)
+	return nil
+}
+
+// check refuses what could not be written or found again.
+func (m *Message) check(body *smtp.Body) error {
+	var why string
+	switch {
+	case body == nil:
+		why = "no body"
+	case m.ID.IsZero():
+		why = "no id"
+	case len(m.Recipients) == 0:
+		why = "no recipients"
+	case len(m.Recipients) > journal.MaxRecords:
+		why = "too many recipients"
+	case len(m.Queues) != len(m.Recipients):
+		why = "not one queue for each recipient"
+	}
+	for _, q := range m.Queues {
+		if q.Domain == "" || strings.IndexByte(q.Tenant, 0) >= 0 || strings.IndexByte(q.Domain, 0) >= 0 ||
+			len(q.Tenant) > maxText || len(q.Domain) > maxText {
+			why = "a queue without a proper name"
+		}
+	}
+	if why != "" {
+		return errors.New("spool: a message with " + why)
+	}
+	return nil
+}
+
+// admit waits until there is room for a message of size octets.
+func (s *Spool) admit(ctx context.Context, m *Message, size int64) error {
+	size = max(size, 1)
+	for {
+		s.mu.Lock()
+		if err := s.mu.err; err != nil {
+			s.mu.Unlock()
+			return err
+		}
+		if s.mu.msgs[m.ID] != nil {
+			s.mu.Unlock()
+			return ErrExists
+		}
+		if !s.full() && (s.mu.accepting == 0 || s.mu.accepting+size <= s.opts.PendingBytes) {
+			s.mu.accepting += size
+			s.mu.Unlock()
+			return nil
+		}
+		room := s.roomSoon()
+		s.mu.Unlock()
+		if err := s.awaitRoom(ctx, room); err != nil {
+			return err
+		}
+	}
+}
+
+// full reports whether the overlay takes nothing more before a checkpoint. mu is held.
+func (s *Spool) full() bool { return s.mu.resident >= overlayHard*s.opts.OverlayEntries }
+
+// roomSoon returns a channel that is closed when something has become less. mu is held.
+func (s *Spool) roomSoon() <-chan struct{} {
+	if s.mu.room == nil {
+		s.mu.room = make(chan struct{})
+	}
+	if s.full() {
+		s.checkpointSoon()
+	}
+	return s.mu.room
+}
+
+func (s *Spool) awaitRoom(ctx context.Context, room <-chan struct{}) error {
+	select {
+	case <-room:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("spool: waiting for room: %w", context.Cause(ctx))
+	}
+}
+
+// takeIn puts a message that is durable now into the overlay. mu is held.
+func (s *Spool) takeIn(o *op) {
+	m, rec := o.accept, &o.batch.Records[0]
+	m.pos = rec.Position
+	m.dirty = true
+	s.enter(m, false)
+	s.house(m)
+	s.mu.totals.accepted += uint64(len(m.entries))
+	if size := rec.Body.Size(); s.mu.bodyBytes+size <= s.opts.MemoryBudget {
+		m.body = rec.Body.Retain()
+		s.mu.bodyBytes += size
+	}
+	if s.mu.resident >= s.opts.OverlayEntries {
+		s.checkpointSoon()
+	}
+}
+
+// fresh hands a message over for its first attempt.
+func (s *Spool) fresh(m *msg) {
+	entries := make([]*Entry, len(m.entries))
+	for i := range entries {
+		entries[i] = &m.entries[i].Entry
+	}
+	if k := s.sink.Load(); k != nil && s.Err() == nil {
+		(*k).Fresh(m.Message, entries)
+		return
+	}
+	s.Return(entries)
+}
+
+// Body returns the bytes of a message, retained for the caller, from memory or from the journal. It fails if the journal's record is
+// damaged, or with [ErrNotFound] if the message is gone.
+func (s *Spool) Body(ctx context.Context, m *Message) (*smtp.Body, error) {
+	var last journal.Position
+	for {
+		pos, body, err := s.whereIs(m)
+		if err != nil || body != nil {
+			return body, err
+		}
+		rec, err := s.journal.Read(ctx, pos)
+		if err == nil && rec.Body == nil {
+			err = fmt.Errorf("%w: no body at its place", journal.ErrDamaged)
+		}
+		if errors.Is(err, journal.ErrRemoved) && pos != last {
+			last = pos // it may have moved meanwhile
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("spool: reading message %s: %w", m.ID, err)
+		}
+		return rec.Body, nil
+	}
+}
+
+// whereIs returns the body of a message if it is in memory, otherwise its place in the journal.
+func (s *Spool) whereIs(m *Message) (journal.Position, *smtp.Body, error) {
+	s.mu.Lock()
+	om := s.mu.msgs[m.ID]
+	if om != nil {
+		defer s.mu.Unlock()
+		if om.body != nil {
+			return 0, om.body.Retain(), nil
+		}
+		return om.pos, nil, nil
+	}
+	s.mu.Unlock()
+	fetched, err := s.fetch(m.ID)
+	if err != nil {
+		return 0, nil, err
+	}
+	return fetched.pos, nil, nil
+}

@@ -1,0 +1,202 @@
+package spool
+
+import (
+	"context"
+	"time"
+)
+
+// Run makes checkpoints, gives back space, and returns when ctx is done, after a last checkpoint, or when the journal or the
+// index failed, with that error. The journal must run until Run has returned. Entries that are claimed when ctx ends should have been
+// returned or settled: those that are not rest after the next start, as after a crash.
+func (s *Spool) Run(ctx context.Context) error {
+	tick := time.NewTicker(s.opts.Checkpoint)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return s.lastCheckpoint()
+		case <-s.failed:
+			return s.Err()
+		case <-s.journal.Failed():
+			return s.fail(s.journal.Err())
+		case <-tick.C:
+		case <-s.kick:
+		}
+		if err := s.Checkpoint(); err != nil {
+			return err
+		}
+		if err := s.reclaim(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+}
+
+// lastCheckpoint leaves an index that needs no replay.
+func (s *Spool) lastCheckpoint() error {
+	if err := s.Checkpoint(); err != nil {
+		return err
+	}
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	return s.syncIndex()
+}
+
+// Close gives back the index. Run must have returned. What was not checkpointed is replayed at the next start.
+func (s *Spool) Close() error {
+	s.mu.Lock()
+	if s.mu.err == nil {
+		s.mu.err = ErrClosed
+		close(s.failed)
+		s.makeRoom()
+	}
+	s.mu.Unlock()
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	return s.index.close()
+}
+
+// checkpointSoon asks Run for a checkpoint before its time.
+func (s *Spool) checkpointSoon() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// writeChunk is how many messages are encoded while mu is held.
+const writeChunk = 64
+
+// Checkpoint writes to the index what changed since the last one, as one batch with the watermark, and drops from memory what nobody works
+// on. The batch is not synced: a crash leaves the index as some checkpoint wrote it, at least the last that was synced. It contains
+// only what is durable in the journal.
+func (s *Spool) Checkpoint() error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	began := time.Now()
+	s.mu.Lock()
+	err, h, left := s.mu.err, header{owner: s.journal.Owner(), watermark: s.mu.done, totals: s.mu.durable}, s.mu.dirty.n
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if left > 0 || h.watermark != s.committed {
+		if err := s.write(&h, left); err != nil {
+			return err
+		}
+	} else {
+		s.evict(0)
+	}
+	s.metrics.checkpointed(time.Since(began), left)
+	return nil
+}
+
+// write writes the first n dirty messages and the header. turn is held.
+func (s *Spool) write(h *header, n int) error {
+	w := &indexWriter{batch: s.index.db.NewBatch()}
+	defer w.batch.Close()
+	var ages int64
+	for n > 0 {
+		s.mu.Lock()
+		k := min(n, writeChunk, s.mu.dirty.n)
+		for range k {
+			m := s.mu.dirty.first
+			if err := s.writeMessage(w, m, &ages); err != nil {
+				s.mu.Unlock()
+				return s.indexError(err)
+			}
+		}
+		s.mu.Unlock()
+		if k == 0 {
+			break // they became final meanwhile
+		}
+		n -= k
+	}
+	// The index must not know of anything that the journal may lose.
+	if err := s.settled(); err != nil {
+		return err
+	}
+	if err := s.writeExtents(w); err != nil {
+		return s.indexError(err)
+	}
+	w.key, w.value = append(w.key[:0], keyHeader), appendHeader(w.value[:0], h)
+	if err := w.set(); err != nil {
+		return s.indexError(err)
+	}
+	if err := s.index.commit(w.batch); err != nil {
+		return s.indexError(err)
+	}
+	s.committed = h.watermark
+	s.evict(ages)
+	return nil
+}
+
+// writeMessage adds a message to a checkpoint and takes it for clean. turn and mu are held. Should the checkpoint fail, the spool has
+// failed.
+func (s *Spool) writeMessage(w *indexWriter, m *msg, ages *int64) error {
+	if err := w.message(m); err != nil {
+		return err
+	}
+	s.countIndexed(m)
+	for i := range m.entries {
+		e := &m.entries[i]
+		if !e.changed {
+			continue
+		}
+		e.changed = false
+		e.key = e.wantedKey()
+		if a := e.key.age; a != 0 && (*ages == 0 || a < *ages) {
+			*ages = a
+		}
+	}
+	if m.left > 0 {
+		m.inIndex, m.indexPos, m.indexDue = true, m.pos, m.reports > 0
+	} // else its keys are there until the commit: it must not leave the overlay before
+	m.dirty = false
+	m.unlink()
+	s.mu.clean.push(m)
+	return nil
+}
+
+// evict drops clean messages that nobody works on from the overlay; ages is the earliest key that was added to the age order, 0: none.
+// turn is held.
+func (s *Spool) evict(ages int64) {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ages != 0 {
+		s.mu.ageFloor = min(s.mu.ageFloor, ages)
+	}
+	n := 0
+	for m := s.mu.clean.first; m != nil; {
+		next := m.next
+		if (m.claimed == 0 || !s.mu.live) && m.pending == 0 && m.pins == 0 {
+			s.leave(m)
+		}
+		m = next
+		if n++; n%writeChunk == 0 && m != nil {
+			m.pins++ // so that it is still there
+			s.mu.Unlock()
+			s.mu.Lock()
+			m.pins--
+			if m.list != &s.mu.clean { // it changed meanwhile; the rest has its turn next time
+				break
+			}
+		}
+	}
+	s.makeRoom()
+}
+
+// syncIndex puts the last checkpoint on stable storage. turn is held.
+func (s *Spool) syncIndex() error {
+	if s.synced == s.committed {
+		return nil
+	}
+	if err := s.index.sync(); err != nil {
+		return s.indexError(err)
+	}
+	s.synced = s.committed
+	return nil
+}

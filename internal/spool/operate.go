@@ -1,0 +1,193 @@
+package spool
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/godwit-mta/godwit/message"
+)
+
+// Hold stops the entries that a filter selects until they are released: waiting ones at once, claimed ones when their attempt ends without
+// a final outcome. It returns how many, and is durable on return. After a crash in between, some are held.
+func (s *Spool) Hold(ctx context.Context, f Filter, reason string) (int, error) {
+	reason = reason[:min(len(reason), maxIndexText)]
+	return s.operate(ctx, f, func(o *op, es []*entry, now time.Time) {
+		for e := range o.each(es, KindHeld, now, func(e *entry) bool { return e.State == Waiting }) {
+			o.change(e).HoldReason = reason
+		}
+		for e := range o.each(es, KindWished, now, func(e *entry) bool { return e.State == Claimed && e.Wish == NoWish }) {
+			c := o.change(e)
+			c.Wish, c.HoldReason = WishHold, reason
+		}
+	})
+}
+
+// Release lets held entries go on: due when they were due before, or now if that has passed. A hold that waits for the end of an attempt
+// is taken back. It returns how many, and is durable on return.
+func (s *Spool) Release(ctx context.Context, f Filter) (int, error) {
+	return s.operate(ctx, f, func(o *op, es []*entry, now time.Time) {
+		for e := range o.each(es, KindReleased, now, func(e *entry) bool { return e.State == Held }) {
+			o.change(e).Due = later(e.Due, now)
+		}
+		for e := range o.each(es, KindWished, now, func(e *entry) bool { return e.State == Claimed && e.Wish == WishHold }) {
+			o.change(e)
+		}
+	})
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// Reschedule moves the due time of waiting entries; due in the past means now. It returns how many, and is durable on return.
+func (s *Spool) Reschedule(ctx context.Context, f Filter, due time.Time) (int, error) {
+	return s.operate(ctx, f, func(o *op, es []*entry, now time.Time) {
+		for e := range o.each(es, KindRescheduled, now, func(e *entry) bool { return e.State == Waiting }) {
+			o.change(e).Due = later(due, now)
+		}
+	})
+}
+
+// Finish makes entries final with r, whose Outcome must be a final one: expired, cancelled, bounced by an operator. Waiting and held entries
+// become so at once; claimed ones when their attempt ends without a final outcome. Expired is for waiting entries alone: what is
+// held does not expire, what is in flight is for its claimant to judge. Where r has no reply, that of the last attempt is kept, for
+// the report. It returns how many, and is durable on return.
+func (s *Spool) Finish(ctx context.Context, f Filter, r Result) (int, error) {
+	if !r.Outcome.Final() {
+		return 0, fmt.Errorf("spool: %s is not a final outcome", r.Outcome)
+	}
+	r.NextDue = time.Time{}
+	return s.operate(ctx, f, func(o *op, es []*entry, now time.Time) {
+		for e := range o.each(es, KindSettled, now, func(e *entry) bool {
+			return e.State == Waiting || e.State == Held && r.Outcome != Expired
+		}) {
+			c := o.change(e)
+			c.Result, c.Attempts = r.after(&e.Last), e.Attempts
+		}
+		for e := range o.each(es, KindWished, now, func(e *entry) bool {
+			return e.State == Claimed && e.Wish != WishFinish && r.Outcome != Expired
+		}) {
+			c := o.change(e)
+			c.Wish, c.WishResult = WishFinish, r.after(&e.Last)
+		}
+	})
+}
+
+// after fills what r does not say about the remote from the last attempt.
+func (r Result) after(last *Result) Result {
+	if !r.Reply.IsZero() || r.Host != "" {
+		return r
+	}
+	r.Reply, r.Phase, r.Host, r.Addr, r.Site, r.Source, r.TLS = last.Reply, last.Phase, last.Host, last.Addr, last.Site,
+		last.Source, last.TLS
+	if r.Class == 0 {
+		r.Class = last.Class
+	}
+	return r
+}
+
+// each begins a record of a kind when the first of es passes, and gives those that do.
+func (o *op) each(es []*entry, k kind, now time.Time, pass func(*entry) bool) func(yield func(*entry) bool) {
+	return func(yield func(*entry) bool) {
+		begun := false
+		for _, e := range es {
+			if e.taken || !pass(e) {
+				continue
+			}
+			if !begun {
+				begun = true
+				o.record(k, now)
+			}
+			e.taken = true
+			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// operate makes a change of all entries that a filter selects, some hundred at a time, each durable before the next begins.
+func (s *Spool) operate(ctx context.Context, f Filter, fill func(o *op, es []*entry, now time.Time)) (int, error) {
+	match := newMatcher(f)
+	done := 0
+	var chunk []EntryID
+	flush := func() error {
+		n, err := s.operateOn(ctx, match, chunk, fill)
+		done += n
+		chunk = chunk[:0]
+		return err
+	}
+	for e, err := range s.selected(ctx, match, EntryID{}) {
+		if err != nil {
+			return done, err
+		}
+		if chunk = append(chunk, e.ID()); len(chunk) >= maxChunk {
+			if err := flush(); err != nil {
+				return done, err
+			}
+		}
+	}
+	return done, flush()
+}
+
+func (s *Spool) operateOn(ctx context.Context, match *matcher, ids []EntryID, fill func(o *op, es []*entry, now time.Time)) (
+	int, error) {
+	if len(ids) == 0 {
+		return 0, nil
+	}
+	if err := s.roomFor(ctx); err != nil {
+		return 0, err
+	}
+	messages := make([]message.ID, len(ids))
+	for i, id := range ids {
+		messages[i] = id.Message
+	}
+	if err := s.load(messages); err != nil {
+		return 0, err
+	}
+	var es []*entry
+	for _, id := range ids {
+		if m := s.mu.msgs[id.Message]; m != nil {
+			if e := m.find(id.Index); e != nil && !e.gone && match.matches(&e.Entry) { // things may have changed since
+				es = append(es, e)
+			}
+		}
+	}
+	o := s.begin()
+	o.waited = true
+	fill(o, es, time.Now())
+	n := len(o.changes)
+	if n == 0 {
+		s.unload()
+		s.end(o)
+		return 0, nil
+	}
+	notices := s.submit(o)
+	s.gate.RUnlock()
+	s.tell(notices)
+	if err := s.wait(o); err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+// roomFor waits while the overlay is far too large, as bulk changes may make it.
+func (s *Spool) roomFor(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		if s.mu.err != nil || !s.full() {
+			err := s.mu.err
+			s.mu.Unlock()
+			return err
+		}
+		room := s.roomSoon()
+		s.mu.Unlock()
+		if err := s.awaitRoom(ctx, room); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,496 @@
+package spool
+
+import (
+	"sort"
+	"time"
+
+	"github.com/godwit-mta/godwit/internal/journal"
+	"github.com/godwit-mta/godwit/message"
+	"github.com/godwit-mta/godwit/smtp"
+)
+
+// msg is a message in the overlay. A message that is here is here with all of its entries, and what the index says of it
+// does not count. Guarded by Spool.mu, but for Message, which never changes.
+type msg struct {
+	*Message
+	entries []entry // those that are not gone, or were not when it was loaded, by index
+	pos     journal.Position
+	body    *smtp.Body // nil: only in the journal
+
+	claimed  int   // entries somebody delivers
+	left     int   // entries that are not gone
+	reports  int   // entries that are final and to be reported
+	failedAt int64 // when the first of these became final, in microseconds
+	pending  int   // records under way to the journal
+	pins     int   // users who need it to stay here
+
+	inIndex  bool             // the index has it
+	indexPos journal.Position // as the index has it
+	indexDue bool             // the index has it as to be reported
+
+	dirty      bool // the index does not have its state
+	list       *msgList
+	prev, next *msg
+}
+
+// entry is one entry of a msg.
+type entry struct {
+	Entry
+	msg     *msg
+	queue   *queue // while it is not final
+	due     int64  // Entry.Due in microseconds
+	heap    int    // place in queue.heap, -1: none
+	gone    bool   // final, and nothing is to be reported
+	report  bool   // final, and the sender is to be told
+	changed bool   // the index does not have its state
+	taken   bool   // a change of it is being put together
+	wish    Result // of WishFinish
+
+	key indexKey // what the index holds of it
+}
+
+func (e *entry) point() duePoint {
+	return duePoint{due: e.due, id: e.msg.ID, index: uint32(e.Index)}
+}
+
+func (m *msg) find(index int) *entry {
+	if index < len(m.entries) && m.entries[index].Index == index { // none is missing, the usual case
+		return &m.entries[index]
+	}
+	i := sort.Search(len(m.entries), func(i int) bool { return m.entries[i].Index >= index })
+	if i < len(m.entries) && m.entries[i].Index == index {
+		return &m.entries[i]
+	}
+	return nil
+}
+
+// newMsg makes the overlay's form of a message that was just accepted.
+func newMsg(m *Message) *msg {
+	var om *msg
+	if len(m.Recipients) == 1 {
+		block := new(struct { // one allocation for the usual case
+			msg   msg
+			entry [1]entry
+		})
+		om, block.msg.entries = &block.msg, block.entry[:]
+	} else {
+		om = &msg{entries: make([]entry, len(m.Recipients))}
+	}
+	om.Message = m
+	om.left, om.claimed = len(om.entries), len(om.entries)
+	received := round(m.Received)
+	for i := range om.entries {
+		e := &om.entries[i]
+		e.Message, e.Index, e.State, e.Due = m, i, Claimed, received
+		e.msg, e.due, e.heap, e.changed = om, micros(received), -1, true
+	}
+	return om
+}
+
+// copyOf returns what may leave the lock.
+func (e *entry) copyOf() *Entry {
+	c := e.Entry
+	return &c
+}
+
+// wantsReport reports whether the sender is to be told that e is final: of a failure unless NOTIFY forbids, of a success if
+// NOTIFY asks and the remote does not tell (RFC 3461, 4.1 and 5.2); never of what had a null sender (RFC 5321, 4.5.5).
+func (e *entry) wantsReport() bool {
+	if e.Message.From.IsNull() {
+		return false
+	}
+	switch n := e.Recipient().Notify; e.Last.Outcome {
+	case Bounced, Expired:
+		return n.Failure()
+	case Delivered:
+		return n.Success() && !e.Last.RemoteDSN
+	}
+	return false
+}
+
+// age returns when a waiting entry needs attention for its age, in microseconds; 0: never.
+func (e *entry) age() int64 {
+	m := e.Message
+	due := micros(m.Expires)
+	if n := e.Recipient().Notify; !e.DelayReported && !m.DelayNotice.IsZero() && !m.From.IsNull() && (n == 0 || n.Delay()) {
+		if notice := micros(m.DelayNotice); due == 0 || notice < due {
+			return notice
+		}
+	}
+	return due
+}
+
+// msgList is a list through the messages themselves.
+type msgList struct {
+	first, last *msg
+	n           int
+}
+
+func (l *msgList) push(m *msg) {
+	m.list, m.prev, m.next = l, l.last, nil
+	if l.last == nil {
+		l.first = m
+	} else {
+		l.last.next = m
+	}
+	l.last = m
+	l.n++
+}
+
+func (m *msg) unlink() {
+	l := m.list
+	if l == nil {
+		return
+	}
+	if m.prev == nil {
+		l.first = m.next
+	} else {
+		m.prev.next = m.next
+	}
+	if m.next == nil {
+		l.last = m.prev
+	} else {
+		m.next.prev = m.prev
+	}
+	l.n--
+	m.list, m.prev, m.next = nil, nil, nil
+}
+
+// dueNotice is what the sink is to be told after the locks are released.
+type dueNotice struct {
+	key QueueKey
+	at  int64
+}
+
+// touch notes that m must be written to the index.
+func (s *Spool) touch(m *msg) {
+	if m.dirty {
+		return
+	}
+	m.dirty = true
+	m.unlink()
+	s.mu.dirty.push(m)
+}
+
+// queueOf returns the queue of an entry, made if needed.
+func (s *Spool) queueOf(key QueueKey) *queue {
+	q := s.mu.queues[key]
+	if q == nil {
+		q = &queue{key: key, floor: lastPoint}
+		s.mu.queues[key] = q
+	}
+	return q
+}
+
+// enter takes a message into the overlay. Its entries count in their queues already if counted says so.
+func (s *Spool) enter(m *msg, counted bool) {
+	s.mu.msgs[m.ID] = m
+	s.mu.resident += len(m.entries)
+	if m.dirty {
+		s.mu.dirty.push(m)
+	} else {
+		s.mu.clean.push(m)
+	}
+	if !s.mu.live {
+		return
+	}
+	for i := range m.entries {
+		e := &m.entries[i]
+		if e.State == Final {
+			continue
+		}
+		e.queue = s.queueOf(e.Queue())
+		if !counted {
+			s.count(e, 1)
+			e.queue.ages.add(m.ID)
+		}
+		if e.State == Waiting {
+			e.queue.push(e)
+		}
+	}
+	if m.reports > 0 && !counted {
+		s.mu.unreported.add(m.ID, m.failedAt)
+	}
+}
+
+// leave takes a message out of the overlay; what the index has of it counts again.
+func (s *Spool) leave(m *msg) {
+	delete(s.mu.msgs, m.ID)
+	s.mu.resident -= len(m.entries)
+	m.unlink()
+	s.dropBody(m)
+	if !s.mu.live {
+		return
+	}
+	for i := range m.entries {
+		if e := &m.entries[i]; e.heap >= 0 {
+			e.queue.remove(e)
+			e.queue.lower(e.point())
+		}
+	}
+}
+
+func (s *Spool) dropBody(m *msg) {
+	if m.body != nil {
+		s.mu.bodyBytes -= m.body.Size()
+		m.body.Release()
+		m.body = nil
+	}
+}
+
+func (s *Spool) count(e *entry, n int) {
+	switch e.State {
+	case Waiting:
+		e.queue.waiting += n
+		s.mu.waiting += n
+	case Claimed:
+		e.queue.claimed += n
+		s.mu.claimed += n
+	case Held:
+		e.queue.held += n
+		s.mu.held += n
+	}
+}
+
+// place is the one function that changes an entry's state.
+func (s *Spool) place(e *entry, state State, due time.Time, notices *[]dueNotice) {
+	m := e.msg
+	s.touch(m)
+	e.changed = true
+	q := e.queue
+	var before int64
+	waits := true
+	if s.mu.live {
+		before, waits = q.nextDue()
+		s.count(e, -1)
+		if e.heap >= 0 {
+			q.remove(e)
+		}
+	}
+	if e.State == Claimed {
+		m.claimed--
+	}
+	e.State, e.Due = state, round(due)
+	e.due = micros(e.Due)
+	if state != Held && state != Claimed {
+		e.HoldReason = ""
+	}
+	if state != Claimed {
+		e.Wish, e.wish = NoWish, Result{}
+	}
+	if state == Claimed {
+		m.claimed++
+	} else if m.claimed == 0 {
+		s.dropBody(m)
+	}
+	if !s.mu.live {
+		return
+	}
+	s.count(e, 1)
+	switch state {
+	case Waiting:
+		q.push(e)
+		if notices != nil && (!waits || e.due < before) {
+			*notices = append(*notices, dueNotice{key: q.key, at: e.due})
+		}
+	case Final:
+		q.ages.drop(m.ID)
+		e.queue = nil
+		if q.total() == 0 {
+			delete(s.mu.queues, q.key)
+		}
+	}
+}
+
+// finish makes an entry final; e.Last says how.
+func (s *Spool) finish(e *entry, at time.Time) {
+	m := e.msg
+	s.place(e, Final, time.Time{}, nil)
+	if !e.wantsReport() {
+		s.forget(e)
+		return
+	}
+	e.report = true
+	m.reports++
+	if m.reports == 1 {
+		m.failedAt = micros(at)
+		if s.mu.live {
+			s.mu.unreported.add(m.ID, m.failedAt)
+		}
+	}
+}
+
+// forget drops a final entry of which nothing is to be told.
+func (s *Spool) forget(e *entry) {
+	if e.gone {
+		return
+	}
+	m := e.msg
+	s.touch(m)
+	e.gone, e.changed = true, true
+	m.left--
+	if e.report {
+		e.report = false
+		if m.reports--; m.reports == 0 && s.mu.live {
+			s.mu.unreported.drop(m.ID)
+		}
+	}
+}
+
+// lookup returns the entry of a change, nil if it is not in the overlay.
+func (s *Spool) lookup(c *Change) *entry {
+	if c.entry != nil {
+		return c.entry
+	}
+	m := s.mu.msgs[c.Message.ID]
+	if m == nil {
+		return nil
+	}
+	return m.find(c.Index)
+}
+
+// apply does what a record says. It is the same when a record is made and when it is replayed. In a replay the messages it is about have been
+// loaded before; entries that are not there are final and gone. Acceptance and moves have functions of their own.
+func (s *Spool) apply(r *Record, notices *[]dueNotice) {
+	for i := range r.Changes {
+		c := &r.Changes[i]
+		e := s.lookup(c)
+		if e == nil || e.gone || e.State == Final && r.Kind != KindReported {
+			continue
+		}
+		e.taken = false
+		switch r.Kind {
+		case KindAttempted:
+			e.Attempts, e.Last = c.Attempts, c.Result
+			if !r.Try.Started.IsZero() {
+				e.LastAttempt = round(r.Time)
+				e.Interrupted = 0
+			}
+			if c.State == Final {
+				s.finish(e, r.Time)
+			} else {
+				s.place(e, Waiting, c.Due, notices)
+			}
+		case KindClaimed:
+			s.place(e, Claimed, c.Due, nil)
+		case KindSettled:
+			e.Last = c.Result
+			s.finish(e, r.Time)
+		case KindHeld:
+			s.place(e, Held, e.Due, nil)
+			e.HoldReason = c.HoldReason
+		case KindReleased, KindRescheduled, KindReturned:
+			s.place(e, Waiting, c.Due, notices)
+		case KindWished:
+			s.touch(e.msg)
+			e.changed = true
+			e.Wish, e.HoldReason, e.wish = c.Wish, c.HoldReason, c.WishResult
+		case KindReported:
+			if r.Delay {
+				s.touch(e.msg)
+				e.changed, e.DelayReported = true, true
+			} else {
+				s.forget(e)
+			}
+		case KindInterrupted:
+			e.Interrupted = c.Interrupted
+			s.place(e, Waiting, c.Due, notices)
+		}
+	}
+}
+
+// full sets an entry to a state that a moved or carried record, or the index, tells whole.
+func (e *entry) full(c *Change) {
+	e.State, e.Due, e.due = c.State, c.Due, micros(c.Due)
+	e.Attempts, e.LastAttempt, e.Last = c.Attempts, c.LastAttempt, c.Result
+	e.HoldReason, e.DelayReported, e.Interrupted = c.HoldReason, c.DelayReported, c.Interrupted
+	e.Wish, e.wish = c.Wish, c.WishResult
+	e.heap = -1
+}
+
+// whole returns the state of an entry for a moved or carried record or the index.
+func (e *entry) whole() Change {
+	return Change{
+		Message: e.Message, Index: e.Index, State: e.State, Due: e.Due, Attempts: e.Attempts, LastAttempt: e.LastAttempt,
+		Result: e.Last, HoldReason: e.HoldReason, Interrupted: e.Interrupted, DelayReported: e.DelayReported,
+		Wish: e.Wish, WishResult: e.wish,
+	}
+}
+
+// recount computes what the entries' states imply.
+func (m *msg) recount() {
+	m.claimed, m.left, m.reports = 0, 0, 0
+	for i := range m.entries {
+		e := &m.entries[i]
+		if e.gone {
+			continue
+		}
+		m.left++
+		switch e.State {
+		case Claimed:
+			m.claimed++
+		case Final:
+			e.report = true
+			m.reports++
+		}
+	}
+}
+
+// restore replaces the states of m's entries by those of a carried or moved record; entries it does not tell of are gone. Only in a
+// replay.
+func (m *msg) restore(changes []Change) {
+	told := make(map[int]*Change, len(changes))
+	for i := range changes {
+		told[changes[i].Index] = &changes[i]
+	}
+	for i := range m.entries {
+		e := &m.entries[i]
+		e.changed = true
+		if c := told[e.Index]; c != nil {
+			e.full(c)
+			e.report = false // recount says
+		} else {
+			e.State, e.gone, e.report = Final, true, false
+		}
+	}
+	m.recount()
+	if m.reports > 0 && m.failedAt == 0 {
+		for i := range m.entries {
+			if e := &m.entries[i]; e.report {
+				m.failedAt = micros(e.LastAttempt)
+				break
+			}
+		}
+	}
+}
+
+// ids of messages, in the order they were added, each with a time.
+type idQueue struct {
+	at    map[message.ID]int64
+	order []message.ID // some may have left
+}
+
+func (q *idQueue) add(id message.ID, at int64) {
+	if q.at == nil {
+		q.at = make(map[message.ID]int64)
+	}
+	if _, ok := q.at[id]; ok {
+		q.at[id] = at
+		return
+	}
+	q.at[id] = at
+	q.order = append(q.order, id)
+}
+
+func (q *idQueue) drop(id message.ID) {
+	delete(q.at, id)
+	if len(q.order) > 64 && len(q.order) > 2*len(q.at) {
+		kept := q.order[:0]
+		for _, id := range q.order {
+			if _, ok := q.at[id]; ok {
+				kept = append(kept, id)
+			}
+		}
+		q.order = kept
+	}
+}
