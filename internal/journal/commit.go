@@ -177,7 +177,7 @@ func (l *Log) write() error {
 	}
 	w.gather()
 	if w.size > 0 {
-		if err := w.sys.writeAt(w.file, l.direct, w.vector, w.off); err != nil {
+		if err := w.sys.write(w.file, l.direct, w.vector, w.off); err != nil {
 			return fmt.Errorf("writing segment %d: %w", w.seg.id, err)
 		}
 		w.dirty = true

@@ -20,7 +20,7 @@ import (
 //	24  8  position below which the journal was durable when this was written
 //	32  4  sum of the meta
 //	36  4  sum of the body
-//	40  4  sum of the 40 octets above, the segment's salt and the record's position
+//	40  4  sum of the 40 octets above, begun from the segment's salt and the record's position
 const (
 	recordHeaderSize = 44
 	recordSummed     = 40
@@ -90,12 +90,12 @@ func (h *recordHeader) decode(src []byte, salt uint64, p Position) bool {
 		h.metaSize <= MaxMeta && h.size() <= MaxBatch && h.durable <= p
 }
 
+// headerSum begins with a state mixed from salt and position, so that the same bytes elsewhere have another sum.
 func headerSum(header []byte, salt uint64, p Position) uint32 {
-	var b [recordSummed + 16]byte
-	copy(b[:], header[:recordSummed])
-	binary.LittleEndian.PutUint64(b[recordSummed:], salt)
-	binary.LittleEndian.PutUint64(b[recordSummed+8:], uint64(p))
-	return crc32.Checksum(b[:], castagnoli)
+	x := salt ^ uint64(p)*0x9e3779b97f4a7c15
+	x = (x ^ x>>32) * 0xd6e8feb86659fd93
+	x ^= x >> 32
+	return crc32.Update(uint32(x), castagnoli, header[:recordSummed])
 }
 
 func bodyFlags(b *smtp.Body) uint8 {

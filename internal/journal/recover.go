@@ -302,33 +302,40 @@ func (l *Log) lastEnd() Position {
 	return 0
 }
 
-// makeDir makes dir and those above it, durably. A crash leaves some of them, empty.
+// makeDir makes dir and those above it, one by one, each durable before the next. A crash leaves some of them, empty. What exists already
+// may have been made by an Open that failed before it could sync, so its name is synced again.
 func makeDir(fs vfs.FS, dir string) error {
-	var missing []string
-	for d := dir; ; d = fs.PathDir(d) {
-		_, err := fs.Stat(d)
-		if err == nil || fs.PathDir(d) == d {
+	missing := []string{}
+	existing := dir
+	for ; ; existing = fs.PathDir(existing) {
+		_, err := fs.Stat(existing)
+		if err == nil || fs.PathDir(existing) == existing {
 			break
 		}
 		if !oserror.IsNotExist(err) {
 			return err
 		}
-		missing = append(missing, d)
+		missing = append(missing, existing)
 	}
-	if len(missing) == 0 {
-		return nil
-	}
-	if err := fs.MkdirAll(dir, 0o700); err != nil {
+	// Whoever may not look into the directory above did not make this one.
+	if err := syncDir(fs, fs.PathDir(existing)); err != nil && !oserror.IsPermission(err) {
 		return err
 	}
 	for _, d := range slices.Backward(missing) {
-		parent, err := fs.OpenDir(fs.PathDir(d))
-		if err != nil {
+		if err := fs.MkdirAll(d, 0o700); err != nil {
 			return err
 		}
-		if err := errors.Join(parent.Sync(), parent.Close()); err != nil {
+		if err := syncDir(fs, fs.PathDir(d)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func syncDir(fs vfs.FS, name string) error {
+	d, err := fs.OpenDir(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

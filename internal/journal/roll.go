@@ -82,7 +82,7 @@ func (l *Log) makeSegment(id ExtentID, before Position) (vfs.File, uint64, error
 	}
 	// Saves the file system an allocation per sync. Where it does not work all else does.
 	_ = f.Preallocate(0, l.options.SegmentSize)
-	_, err = f.WriteAt(header.encode(), 0)
+	_, err = f.Write(header.encode()) // the file stands at its begin, and so for all writes to come
 	if err == nil {
 		err = f.Sync()
 	}

@@ -4,7 +4,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// vectorWriter writes many slices as one. On real files of a system that has it with pwritev, elsewhere through one joined buffer.
+// vectorWriter writes many slices as one behind what the file has got so far: on real files of a system that has it with pwritev,
+// elsewhere through one joined buffer.
 type vectorWriter struct {
 	joined []byte
 	system systemVector
@@ -12,7 +13,7 @@ type vectorWriter struct {
 
 const keptJoined = 1 << 20
 
-func (v *vectorWriter) writeAt(f vfs.File, direct bool, slices [][]byte, off int64) error {
+func (v *vectorWriter) write(f vfs.File, direct bool, slices [][]byte, off int64) error {
 	if direct && f.Fd() != vfs.InvalidFd {
 		return v.system.writeAt(f, slices, off)
 	}
@@ -20,7 +21,7 @@ func (v *vectorWriter) writeAt(f vfs.File, direct bool, slices [][]byte, off int
 	for _, s := range slices {
 		v.joined = append(v.joined, s...)
 	}
-	_, err := f.WriteAt(v.joined, off)
+	_, err := f.Write(v.joined)
 	if cap(v.joined) > keptJoined {
 		v.joined = nil
 	}

@@ -1,0 +1,20 @@
+package journal_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/godwit-mta/godwit/internal/journal"
+	"github.com/godwit-mta/godwit/internal/journal/journaltest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(o journal.Options) (journal.Journal, error) { return journal.Open(o) }
+
+// TestCampaign is the crash suite: see journaltest.Campaign.
+func TestCampaign(t *testing.T) {
+	t.Parallel()
+	journaltest.Campaign(t, open, 10_368)
+}
