@@ -144,9 +144,9 @@ type SpoolStats struct {
 	Suppressed  uint64 `json:"suppressed"`
 	Cancelled   uint64 `json:"cancelled"`
 	Queued      uint64 `json:"queued"`
-	Messages    uint64 `json:"messages"` // messages in the spool
 	Segments    int    `json:"segments"`
 	JournalSize int64  `json:"journal_bytes"`
+	LiveSize    int64  `json:"live_bytes"` // of these, bodies that are needed
 	MemoryBody  int64  `json:"memory_body_bytes"`
 	Damaged     int    `json:"damaged_ranges"`
 }

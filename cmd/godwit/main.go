@@ -1,0 +1,23 @@
+// Command godwit is an outbound mail server: it takes mail from applications, keeps it safely, delivers it to the
+// internet, and explains what happened to every message.
+//
+//	godwit demo                       see it work, in a minute, with nothing to set up
+//	godwit serve --config FILE        run it
+//	godwit queue list                 look at what waits, and why
+//
+// One file here is one subcommand; all of them are declared in root.go.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	os.Exit(a.run(ctx, os.Args[1:]))
+}

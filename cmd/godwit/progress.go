@@ -1,0 +1,60 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// progress draws a bar on one line of a terminal; where there is no terminal it draws nothing.
+type progress struct {
+	w     io.Writer
+	label string
+	total int
+	begun time.Time
+
+	mu   sync.Mutex
+	last time.Time
+	wide int
+}
+
+func (a *app) newProgress(label string, total int) *progress {
+	p := &progress{label: label, total: total, begun: time.Now()}
+	if f, ok := a.err.(*os.File); ok && !a.json && term.IsTerminal(int(f.Fd())) {
+		p.w = f
+	}
+	return p
+}
+
+// set draws the state if the last drawing is old enough. It may be called by many goroutines.
+func (p *progress) set(done int, note string) {
+	if p.w == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if now.Sub(p.last) < 100*time.Millisecond && done < p.total {
+		return
+	}
+	p.last = now
+	const cells = 30
+	full := cells * min(done, p.total) / max(p.total, 1)
+	line := fmt.Sprintf("%s [%s%s] %d/%d  %.0f/s  %s", p.label, strings.Repeat("#", full), strings.Repeat(".", cells-full),
+		done, p.total, float64(done)/max(now.Sub(p.begun).Seconds(), 0.001), note)
+	pad := max(p.wide-len(line), 0)
+	p.wide = len(line)
+	fmt.Fprintf(p.w, "\r%s%s", line, strings.Repeat(" ", pad))
+}
+
+// end leaves the line.
+func (p *progress) end() {
+	if p.w != nil {
+		fmt.Fprintln(p.w)
+	}
+}

@@ -1,0 +1,227 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"crypto/rand"
+
+	"github.com/godwit-mta/godwit/event"
+	"github.com/godwit-mta/godwit/internal/config"
+	"github.com/godwit-mta/godwit/internal/delivery"
+	"github.com/godwit-mta/godwit/internal/delivery/egress"
+	"github.com/godwit-mta/godwit/internal/dns"
+	"github.com/godwit-mta/godwit/internal/outbox"
+	"github.com/godwit-mta/godwit/internal/queue"
+	"github.com/godwit-mta/godwit/internal/spool"
+	"github.com/godwit-mta/godwit/message"
+)
+
+// running is the parts that mail flows through, made by assemble from what is on the disk.
+type running struct {
+	d        *Daemon
+	spool    *spool.Spool
+	events   *outbox.Log
+	resolver *dns.Resolver
+	deliver  *delivery.Deliverer
+	queue    *queue.Scheduler
+
+	parts  struct{ spool, events, deliver, queue *part }
+	admin  *part
+	public *part
+}
+
+// assemble makes all parts. The journal must be running: what the last process left in flight is written down before
+// anything is delivered.
+func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (*running, error) {
+	r := &running{d: d}
+	var err error
+	memory := int64(cfg.Memory.Bodies)
+	if memory == 0 {
+		memory = -1 // to the spool zero means its default
+	}
+	r.spool, err = spool.Open(ctx, spool.Options{
+		Dir:          cfg.DataDir,
+		Journal:      d.journal,
+		MemoryBudget: memory,
+		Logger:       d.log,
+		Registerer:   d.metrics,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open spool: %w", err)
+	}
+	r.events, err = outbox.New(outbox.Options{
+		Dir:        cfg.Events.Dir,
+		Journal:    d.journal,
+		View:       r.spool.RegisterView("events"),
+		Limits:     eventLimits(cfg),
+		Logger:     d.log,
+		Registerer: d.metrics,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open event log: %w", err)
+	}
+	if r.resolver, err = newResolver(d, cfg); err != nil {
+		return nil, err
+	}
+	if r.deliver, err = newDeliverer(d, cfg, r.resolver); err != nil {
+		return nil, err
+	}
+	ids := message.NewIDs(rand.Reader)
+	r.queue, err = queue.New(queue.Options{
+		Spool:        r.spool,
+		Deliverer:    r.deliver,
+		Store:        d.store,
+		IDs:          ids,
+		Hostname:     cfg.Hostname,
+		Settings:     queueSettings(cfg),
+		DrainTimeout: cfg.DrainTimeout,
+		Poll:         max(10*time.Second/time.Duration(d.o.Scale), 50*time.Millisecond),
+		Logger:       d.log,
+		Registerer:   d.metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.spool.SetSink(r.queue)
+	for i := range d.inlets {
+		if err := d.inlets[i].assemble(d, cfg, r, ids); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// start lets mail flow, from the end of the road to its begin.
+func (r *running) start(ctx context.Context, p *parts) {
+	r.parts.spool = p.start(ctx, "spool", r.spool.Run)
+	r.parts.events = p.start(ctx, "event log", r.events.Run)
+	r.parts.deliver = p.start(ctx, "delivery", r.deliver.Run)
+	r.parts.queue = p.start(ctx, "queue", r.queue.Run)
+	for _, in := range r.d.inlets {
+		in.part = p.start(ctx, "listener "+in.name, func(ctx context.Context) error { return in.server.Serve(ctx, in.socket) })
+	}
+}
+
+// stop ends the parts in the order that mail flows: sessions, attempts, kept connections, and the views at the last. After a
+// failure nobody is waited for longer than it takes to say goodbye.
+func (r *running) stop(drain time.Duration, failed bool) error {
+	if failed {
+		drain = min(drain, time.Second)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), drain)
+	defer cancel()
+	var errs []error
+	// Attempts may begin to drain while sessions do: what a session still hands in waits in the spool for the next start.
+	sessions := make(chan error, len(r.d.inlets))
+	for _, in := range r.d.inlets {
+		go func() {
+			if err := in.server.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+				sessions <- fmt.Errorf("listener %s: %w", in.name, err)
+				return
+			}
+			sessions <- nil
+		}()
+	}
+	errs = append(errs, r.parts.queue.end())
+	for range r.d.inlets {
+		errs = append(errs, <-sessions)
+	}
+	for _, in := range r.d.inlets {
+		errs = append(errs, in.part.end())
+	}
+	errs = append(errs, r.parts.deliver.end(), r.public.end(), r.admin.end(), r.parts.events.end(), r.parts.spool.end())
+	return errors.Join(errs...)
+}
+
+func eventLimits(cfg *config.Config) outbox.Limits {
+	e := cfg.Events
+	return outbox.Limits{
+		MaxSize: int64(e.MaxSize), MaxAge: e.MaxAge, Keep: e.Keep, KeepFor: e.KeepFor, Compress: outbox.Compression(e.Compress),
+	}
+}
+
+func newResolver(d *Daemon, cfg *config.Config) (*dns.Resolver, error) {
+	var servers []netip.AddrPort
+	for _, s := range cfg.DNS.Servers {
+		a, err := config.ParseServer(s)
+		if err != nil {
+			return nil, fmt.Errorf("dns server %q: %w", s, err)
+		}
+		servers = append(servers, a)
+	}
+	r, err := dns.New(dns.Options{Servers: servers, Timeout: cfg.DNS.Timeout, Logger: d.log, Registerer: d.metrics})
+	if err != nil {
+		return nil, fmt.Errorf("resolver: %w", err)
+	}
+	return r, nil
+}
+
+func newDeliverer(d *Daemon, cfg *config.Config, r *dns.Resolver) (*delivery.Deliverer, error) {
+	c := cfg.Delivery
+	source := egress.Source{Name: "default", Hello: c.Hello}
+	if c.SourceAddress != "" {
+		a, err := netip.ParseAddr(c.SourceAddress)
+		if err != nil {
+			return nil, fmt.Errorf("delivery.source_address: %w", err)
+		}
+		if a = a.Unmap(); a.Is4() {
+			source.IPv4 = a
+		} else {
+			source.IPv6 = a
+		}
+	}
+	deliverer, err := delivery.New(delivery.Options{
+		Hostname:        cfg.Hostname,
+		Resolver:        r,
+		Routes:          routes(cfg),
+		AllowedNetworks: c.AllowedNetworks,
+		Port:            uint16(c.Port),
+		Source:          source,
+		Listening:       d.listening,
+		ConnectTimeout:  c.ConnectTimeout,
+		MaxTransactions: c.TransactionsPerSession,
+		Idle:            c.IdleTimeout,
+		Logger:          d.log,
+		Registerer:      d.metrics,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("delivery: %w", err)
+	}
+	return deliverer, nil
+}
+
+func routes(cfg *config.Config) []delivery.Route {
+	list := make([]delivery.Route, len(cfg.Routes))
+	for i, r := range cfg.Routes {
+		list[i] = delivery.Route{Domains: r.Domains, Hosts: r.Hosts}
+		if r.Protocol == "lmtp" {
+			list[i].Protocol = delivery.LMTP
+		}
+	}
+	return list
+}
+
+func queueSettings(cfg *config.Config) queue.Settings {
+	c := cfg.Delivery
+	s := queue.Settings{
+		Retry: c.Retry, Jitter: c.RetryJitter, Attempts: c.MaxAttemptsInFlight, Connections: c.ConnectionsPerQueue,
+		DelayNotices: queue.DelayAsked,
+	}
+	if c.RetryJitter == 0 {
+		s.Jitter = -1 // to the queue zero means its default
+	}
+	switch c.DelayNotices {
+	case "always":
+		s.DelayNotices = queue.DelayAlways
+	case "never":
+		s.DelayNotices = queue.DelayNever
+	}
+	return s
+}
+
+// refused passes a refusal on to the event log.
+func (r *running) refused(e *event.Event) { r.events.Refused(e) }
