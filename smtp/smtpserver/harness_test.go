@@ -253,3 +253,13 @@ func lines(n, width int) string {
 	}
 	return b.String()
 }
+
+// replyWith answers the data with a code of its own, but for 250.
+func replyWith(code int) func(context.Context, *smtp.Envelope, *smtp.Body) smtp.Reply {
+	return func(context.Context, *smtp.Envelope, *smtp.Body) smtp.Reply {
+		if code == 250 {
+			return smtp.Reply{}
+		}
+		return smtp.Reply{Code: code, Enhanced: smtp.EnhancedCode{Class: uint16(code / 100), Subject: 3}, Text: "no"}
+	}
+}
