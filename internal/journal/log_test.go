@@ -18,3 +18,8 @@ func TestCampaign(t *testing.T) {
 	t.Parallel()
 	journaltest.Campaign(t, open, 10_368)
 }
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	journaltest.Run(t, open)
+}
