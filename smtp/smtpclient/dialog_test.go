@@ -177,7 +177,8 @@ func runs(words []string) string {
 	return strings.Join(out, ", ")
 }
 
-// judge holds the results against what the peer took: nothing delivered is missing, and nothing refused or unsent was taken.
+// judge holds the results against what the peer took: nothing delivered is missing, and nothing refused or unsent was
+// taken.
 func (p *peer) judge(t testing.TB, transactions ...*smtpclient.Transaction) {
 	t.Helper()
 	p.wait()

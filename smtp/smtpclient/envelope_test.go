@@ -12,7 +12,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp/smtptest"
 )
 
-// TestNeeds: what a message needs and the peer lacks is refused by ourselves, with the right words and nothing on the wire.
+// TestNeeds: what a message needs and the peer lacks is refused by ourselves, with the right words and nothing on the
+// wire.
 func TestNeeds(t *testing.T) {
 	t.Parallel()
 	eight := "Subject: x\r\n\r\nh\xc3\xa9\r\n"

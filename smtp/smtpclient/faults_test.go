@@ -11,8 +11,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp/smtptest"
 )
 
-// TestK1Drop: the peer drops the connection, by FIN and RST, at every point of a session, the first transaction and a later one, and
-// whatever way the mail goes.
+// TestK1Drop: the peer drops the connection, by FIN and RST, at every point of a session, the first transaction and a
+// later one, and whatever way the mail goes.
 func TestK1Drop(t *testing.T) {
 	t.Parallel()
 	type rule = smtptest.Rule
@@ -329,8 +329,8 @@ func TestK3OutOfStep(t *testing.T) {
 	}
 }
 
-// TestK3EagerOutOfStep: one reply too many in a group that ends with the body. The last reply read may belong to another command, so a
-// refusal must not be taken for an acceptance.
+// TestK3EagerOutOfStep: one reply too many in a group that ends with the body. The last reply read may belong to
+// another command, so a refusal must not be taken for an acceptance.
 func TestK3EagerOutOfStep(t *testing.T) {
 	t.Parallel()
 	p := piped(t, smtptest.Script{})

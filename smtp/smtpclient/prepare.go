@@ -1,7 +1,7 @@
 package smtpclient
 
 import (
-	"bytes"
+	"strings"
 	"time"
 
 	"github.com/godwit-mta/godwit/smtp"
@@ -45,15 +45,15 @@ func (c *Conn) prepare(t *Transaction) {
 	case c.ext.Size > 0 && tx.size > c.ext.Size:
 		c.refuseAll(tooLarge, ErrTooLarge)
 		return
-	case !c.fits(smtp.VerbMail, 0):
+	case !oneLine(t.From.Local, t.From.Domain):
 		c.refuseAll(badSender, ErrAddress)
 		return
 	}
 	for i := range t.Recipients {
-		switch {
-		case t.Recipients[i].NeedsUTF8() && !c.ext.SMTPUTF8:
+		switch r := &t.Recipients[i]; {
+		case r.NeedsUTF8() && !c.ext.SMTPUTF8:
 			c.refuse(&t.Result.Recipients[i], needUTF8, ErrNeedUTF8)
-		case !c.fits(smtp.VerbRcpt, i):
+		case !oneLine(r.Local, r.Domain, r.Original.Type):
 			c.refuse(&t.Result.Recipients[i], badRecipient, ErrAddress)
 		default:
 			c.active = append(c.active, i)
@@ -85,17 +85,15 @@ func (c *Conn) refuse(r *RecipientResult, reply smtp.Reply, cause error) {
 	c.tx.refused = true
 }
 
-// fits reports whether a command is one line: an address that smuggled a line end this far must not become a
-// command of its own.
-func (c *Conn) fits(verb smtp.Verb, index int) bool {
-	if verb == smtp.VerbMail {
-		c.line = smtp.AppendMail(c.line[:0], c.tx.from, c.tx.size, c.tx.ext)
-	} else {
-		c.line = smtp.AppendRcpt(c.line[:0], c.tx.t.Recipients[index], c.tx.ext)
+// oneLine reports whether all of s fits into one line: an address that smuggled a line end this far must not become a
+// command of its own. What goes out encoded (ENVID, the address of ORCPT) needs no look.
+func oneLine(words ...string) bool {
+	for _, s := range words {
+		if strings.IndexByte(s, '\n') >= 0 || strings.IndexByte(s, '\r') >= 0 {
+			return false
+		}
 	}
-	line := c.line[:len(c.line)-2]
-	c.line = c.line[:0]
-	return bytes.IndexByte(line, '\n') < 0 && bytes.IndexByte(line, '\r') < 0
+	return true
 }
 
 // conclude gives every recipient its final state and lets go of the transaction.

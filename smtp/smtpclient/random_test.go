@@ -15,8 +15,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp/smtptest"
 )
 
-// TestRandomPeers holds the client's word against the peer's under random scripts, in fake time: what the client calls delivered the peer took
-// once, what it calls refused or unsent the peer never took, and every recipient has a result.
+// TestRandomPeers holds the client's word against the peer's under random scripts, in fake time: what the client calls
+// delivered the peer took once, what it calls refused or unsent the peer never took, and every recipient has a result.
 func TestRandomPeers(t *testing.T) {
 	t.Parallel()
 	seeds := 1500
@@ -164,7 +164,8 @@ func FuzzPeer(f *testing.F) {
 	})
 }
 
-// FuzzBody sends any octets by DATA and by BDAT, in any pieces: the peer has them back to the last one, their end completed to a line.
+// FuzzBody sends any octets by DATA and by BDAT, in any pieces: the peer has them back to the last one, their end
+// completed to a line.
 func FuzzBody(f *testing.F) {
 	for _, s := range []string{"", ".", "\r\n", ".\r\n", "\r\n.\r\n", "a\r\n..\r\n.\r\nQUIT\r\n", "x", "\r", "a\r\n.", "\r\n.\r\n.\r\n.", "\x00"} {
 		f.Add([]byte(s), 3, true)

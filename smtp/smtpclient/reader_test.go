@@ -107,7 +107,8 @@ type emptyReader struct{}
 
 func (emptyReader) Read([]byte) (int, error) { return 0, nil }
 
-// TestReadReplyWaitsOnce: the time limit of a reply is set once, before the first read that may block, and not at all for a reply that is there.
+// TestReadReplyWaitsOnce: the time limit of a reply is set once, before the first read that may block, and not at all
+// for a reply that is there.
 func TestReadReplyWaitsOnce(t *testing.T) {
 	t.Parallel()
 	waits := 0

@@ -15,7 +15,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp/smtptest"
 )
 
-// TestK2Stall: a peer that says nothing more is left after the time RFC 5321, 4.5.3.2 gives to the phase, and not before.
+// TestK2Stall: a peer that says nothing more is left after the time RFC 5321, 4.5.3.2 gives to the phase, and not
+// before.
 func TestK2Stall(t *testing.T) {
 	t.Parallel()
 	big := "Subject: big\r\n\r\n" + strings.Repeat(strings.Repeat("x", 998)+"\r\n", 2000)
@@ -34,7 +35,8 @@ func TestK2Stall(t *testing.T) {
 		{at: smtptest.AtRcpt, want: "2 * unsent rcpt", after: 5 * time.Minute},
 		{at: smtptest.AtRcpt, from: 2, want: "2 * unsent rcpt", after: 5 * time.Minute},
 		{at: smtptest.AtData, want: "2 * unsent data", after: 2 * time.Minute},
-		// What a peer does not read, its socket still takes; then the write has 3 minutes, and an early refusal a moment more.
+		// What a peer does not read, its socket still takes; then the write has 3 minutes, and an early refusal a
+		// moment more.
 		{at: smtptest.AtBody, body: big, want: "2 * unsent body", after: 3*time.Minute + 5*time.Second},
 		{at: smtptest.AtBody, body: big, want: "2 * unsent body", after: 3*time.Minute + 5*time.Second, chunks: true},
 		{at: smtptest.AtFinal, want: "2 * unknown final", after: 10 * time.Minute},

@@ -56,7 +56,7 @@ func (h *histogram) quantile(q float64) time.Duration {
 	rank := max(1, uint64(q*float64(h.n)+0.5))
 	var seen uint64
 	for i, n := range h.buckets {
-		if seen += n; seen >= rank {
+		if seen += n; seen >= rank && i < len(h.buckets)-1 {
 			return min(upperEdge(i), h.longest)
 		}
 	}

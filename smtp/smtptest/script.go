@@ -36,6 +36,8 @@ type Script struct {
 	// Greylist refuses a triplet of client address, sender and recipient with 450 4.7.1 until this time after its
 	// first try.
 	Greylist Duration `json:"greylist,omitempty"`
+	// Idle ends a session with 421 when its client says nothing for so long, 0 for never.
+	Idle Duration `json:"idle,omitempty"`
 	// Rules are asked in order; the first that applies at a point acts, and only it.
 	Rules []Rule `json:"rules,omitempty"`
 }
@@ -132,7 +134,8 @@ func (s *Script) Validate() error {
 			errs = append(errs, fmt.Errorf("without: %q is none of %s", w, strings.Join(extensions, ", ")))
 		}
 	}
-	if s.Size < 0 || s.Recipients < 0 || s.SessionMessages < 0 || s.Sessions < 0 || s.Rate < 0 || s.Greylist < 0 {
+	if s.Size < 0 || s.Recipients < 0 || s.SessionMessages < 0 || s.Sessions < 0 || s.Rate < 0 || s.Greylist < 0 ||
+		s.Idle < 0 {
 		errs = append(errs, errors.New("a limit is negative"))
 	}
 	if s.RateReply != "" && replyCode(s.RateReply) == 0 {

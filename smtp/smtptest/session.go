@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"hash"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -147,9 +149,20 @@ func (s *session) fill() bool {
 	if s.err != nil || s.w == len(s.buffer) {
 		return false
 	}
+	idle := time.Duration(s.play().Idle)
+	if idle > 0 {
+		if s.err = s.nc.SetReadDeadline(time.Now().Add(idle)); s.err != nil {
+			return false
+		}
+	}
 	n, err := s.nc.Read(s.buffer[s.w:])
 	s.w += n
 	if err != nil && n == 0 {
+		if idle > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+			s.sink.counters.dropped.Add(1)
+			s.say("421 4.4.2 idle for too long")
+			s.flush()
+		}
 		s.err = err
 	}
 	return n > 0
