@@ -1,6 +1,7 @@
 package message
 
 import (
+	"errors"
 	"fmt"
 	"net/mail"
 	"strings"
@@ -22,6 +23,9 @@ func ParseAddresses(s string) ([]Address, error) {
 	list, err := mail.ParseAddressList(s)
 	if err != nil {
 		return nil, fmt.Errorf("message: address list: %s", strings.TrimPrefix(err.Error(), "mail: "))
+	}
+	if len(list) == 0 { // a group without members
+		return nil, errors.New("message: address list: no address")
 	}
 	out := make([]Address, len(list))
 	for i, a := range list {

@@ -217,15 +217,15 @@ func (d *Draft) parts() (*part, error) {
 	if d.HTML != "" {
 		html := textPart("html", d.HTML)
 		if len(related) > 0 {
-			html = multipart(`related; type="text/html"`, append([]*part{html}, related...))
+			html = newMultipart(`related; type="text/html"`, append([]*part{html}, related...))
 		}
 		if body != nil {
-			html = multipart("alternative", []*part{body, html})
+			html = newMultipart("alternative", []*part{body, html})
 		}
 		body = html
 	}
 	if len(mixed) > 0 {
-		body = multipart("mixed", append([]*part{body}, mixed...))
+		body = newMultipart("mixed", append([]*part{body}, mixed...))
 	}
 	return body, nil
 }

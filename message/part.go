@@ -23,7 +23,7 @@ type part struct {
 
 const fileNameMax = 255 // octets
 
-func multipart(subtype string, children []*part) *part {
+func newMultipart(subtype string, children []*part) *part {
 	return &part{header: []byte("Content-Type: multipart/" + subtype), children: children}
 }
 
@@ -72,7 +72,7 @@ func mostlyEightBit(p []byte) bool {
 			n++
 		}
 	}
-	return n > len(p)/4
+	return n > len(p)/3
 }
 
 func (p *part) setBase64(content []byte) {
