@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"iter"
 	"maps"
 	"math/rand/v2"
@@ -25,19 +26,23 @@ type table struct {
 	t    *testing.T
 	sink spool.Sink
 
-	mu       sync.Mutex
-	entries  map[*spool.Entry]bool // not final
-	final    map[spool.Outcome]int
-	wishes   map[*spool.Entry]func()
-	attempts []*spool.Attempt
-	claims   int
-	n        uint64
-	claimErr error
+	mu      sync.Mutex
+	entries map[*spool.Entry]bool // not final
+	final   map[spool.Outcome]int
+	wishes  map[*spool.Entry]func()
+
+	unreported map[*spool.Message][]*spool.Entry
+	told       []string // reports, whole
+	untold     int      // times that nobody was to be told
+	attempts   []*spool.Attempt
+	claims     int
+	n          uint64
+	claimErr   error
 }
 
 func newTable(t *testing.T) *table {
 	return &table{t: t, entries: make(map[*spool.Entry]bool), final: make(map[spool.Outcome]int),
-		wishes: make(map[*spool.Entry]func())}
+		wishes: make(map[*spool.Entry]func()), unreported: make(map[*spool.Message][]*spool.Entry)}
 }
 
 // message makes a message of tenant with one recipient at each domain.
@@ -257,6 +262,11 @@ func (f *table) end(e *spool.Entry) {
 	if e.State == spool.Final {
 		f.final[e.Last.Outcome]++
 		delete(f.entries, e)
+		n := e.Recipient().Notify
+		failed := e.Last.Outcome == spool.Bounced || e.Last.Outcome == spool.Expired
+		if !e.Message.From.IsNull() && (failed && n.Failure() || e.Last.Outcome == spool.Delivered && n.Success() && !e.Last.RemoteDSN) {
+			f.unreported[e.Message] = append(f.unreported[e.Message], e)
+		}
 	}
 }
 
@@ -354,6 +364,81 @@ func (f *table) Message(_ context.Context, id message.ID) (*spool.Message, []*sp
 		return nil, nil, spool.ErrNotFound
 	}
 	return all[0].Message, all, nil
+}
+
+func (f *table) Aging(now time.Time, limit int) []*spool.Entry {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []*spool.Entry
+	for e := range f.entries {
+		m, n := e.Message, e.Recipient().Notify
+		notice := !m.DelayNotice.IsZero() && !e.DelayReported && !m.From.IsNull() && (n == 0 || n.Delay()) && !now.Before(m.DelayNotice)
+		if len(all) < limit && e.State == spool.Waiting && (notice || tooOld(m, now)) {
+			c := *e
+			all = append(all, &c)
+		}
+	}
+	return all
+}
+
+func (f *table) Unreported(_ time.Time, limit int) ([]spool.Report, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []spool.Report
+	for m, entries := range f.unreported {
+		flying := false
+		for e := range f.entries {
+			flying = flying || e.Message == m && e.State == spool.Claimed
+		}
+		if !flying && len(all) < limit {
+			all = append(all, spool.Report{Message: m, Entries: slices.Clone(entries)})
+		}
+	}
+	return all, nil
+}
+
+func (f *table) AcceptReport(_ context.Context, dsn *spool.Message, body *smtp.Body, about *spool.Message, indices []int) error {
+	f.mu.Lock()
+	if len(f.unreported[about]) == 0 {
+		f.mu.Unlock()
+		return spool.ErrStale
+	}
+	f.unreported[about] = slices.DeleteFunc(f.unreported[about], func(e *spool.Entry) bool { return slices.Contains(indices, e.Index) })
+	if len(f.unreported[about]) == 0 {
+		delete(f.unreported, about)
+	}
+	f.mu.Unlock()
+	f.reported(dsn, body)
+	return nil
+}
+
+func (f *table) AcceptDelayNotice(_ context.Context, dsn *spool.Message, body *smtp.Body, about *spool.Message, indices []int) error {
+	f.mu.Lock()
+	for e := range f.entries {
+		if e.Message == about && slices.Contains(indices, e.Index) {
+			if e.DelayReported {
+				f.t.Errorf("the delay of %v is reported twice", e.ID())
+			}
+			e.DelayReported = true
+		}
+	}
+	f.mu.Unlock()
+	f.reported(dsn, body)
+	return nil
+}
+
+// reported keeps what a sender is told, and delivers it like any mail.
+func (f *table) reported(dsn *spool.Message, body *smtp.Body) {
+	if dsn == nil {
+		f.untold++
+		return
+	}
+	var text strings.Builder
+	io.Copy(&text, body.Reader())
+	f.mu.Lock()
+	f.told = append(f.told, text.String())
+	f.mu.Unlock()
+	f.accept(dsn)
 }
 
 // memory is a store without a disk. Only what the scheduler uses is there.

@@ -15,6 +15,7 @@ type metrics struct {
 	claimed        prometheus.Counter
 	suspensions    prometheus.Counter
 	expired        prometheus.Counter
+	reports        *prometheus.CounterVec
 	panics         prometheus.Counter
 }
 
@@ -44,6 +45,10 @@ func newMetrics(s *Scheduler, r prometheus.Registerer) (*metrics, error) {
 				"destinations are down, or that this server's network or DNS is."),
 		expired: counter("expired_entries_total",
 			"Entries given up because of their age. A lasting rise means that destinations were down for days."),
+		reports: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "godwit_queue_reports_total",
+			Help: "Reports sent to senders, by action. A lasting rise of failed means that mail goes to addresses that do not exist or refuse it.",
+		}, []string{"action"}),
 		panics: counter("delivery_panics_total", "Attempts that ended in a panic. Any rise is a defect to be reported."),
 	}
 	if r == nil {
@@ -51,7 +56,7 @@ func newMetrics(s *Scheduler, r prometheus.Registerer) (*metrics, error) {
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.fresh, m.spilled, m.held, m.freshWait, m.claims, m.claimed, m.suspensions, m.expired, m.panics, newCensus(s),
+		m.fresh, m.spilled, m.held, m.freshWait, m.claims, m.claimed, m.suspensions, m.expired, m.reports, m.panics, newCensus(s),
 	} {
 		errs = append(errs, r.Register(c))
 	}

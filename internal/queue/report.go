@@ -3,8 +3,11 @@ package queue
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/godwit-mta/godwit/event"
@@ -12,6 +15,112 @@ import (
 	"github.com/godwit-mta/godwit/message/dsn"
 	"github.com/godwit-mta/godwit/smtp"
 )
+
+const (
+	reportBatch   = 256 // messages that are looked up at a time
+	reportWriters = 8   // reports that are accepted at once, so that they share syncs
+)
+
+// remind says that something may have to be reported.
+func (s *Scheduler) remind() { notify(s.reports) }
+
+// report tells senders what became of their mail until ctx ends. What must be told is kept by the spool, so that a crash at any moment
+// neither loses a report nor makes two of one.
+func (s *Scheduler) report(ctx context.Context) {
+	timer := time.NewTicker(s.o.Poll)
+	defer timer.Stop()
+	for {
+		for ctx.Err() == nil && s.reportBatch(ctx) {
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.reports:
+		case <-timer.C:
+		}
+	}
+}
+
+// reportBatch makes some reports and reports whether there may be more to be made now.
+func (s *Scheduler) reportBatch(ctx context.Context) bool {
+	list, err := s.o.Spool.Unreported(time.Now(), reportBatch)
+	if err != nil {
+		s.complain(ctx, "what is to be reported cannot be read", err)
+		return false
+	}
+	next := make(chan spool.Report)
+	var failed atomic.Bool
+	var writers sync.WaitGroup
+	for range min(reportWriters, len(list)) {
+		writers.Go(func() {
+			for r := range next {
+				if err := s.tell(ctx, r); err != nil {
+					s.complain(ctx, "a report cannot be made", err, "message", r.Message.ID)
+					failed.Store(true)
+				}
+			}
+		})
+	}
+	for _, r := range list {
+		next <- r
+	}
+	close(next)
+	writers.Wait()
+	return len(list) == reportBatch && !failed.Load()
+}
+
+// tell reports failures and successes of one message, in one report each.
+func (s *Scheduler) tell(ctx context.Context, r spool.Report) error {
+	var failures, successes []*spool.Entry
+	for _, e := range r.Entries {
+		if e.Last.Outcome == spool.Delivered {
+			successes = append(successes, e)
+			continue
+		}
+		failures = append(failures, e)
+	}
+	if len(failures) > 0 {
+		if err := s.send(ctx, r.Message, failures, dsn.Failed); err != nil {
+			return err
+		}
+	}
+	if len(successes) == 0 {
+		return nil
+	}
+	return s.send(ctx, r.Message, successes, dsn.Relayed) // to a host that does not report itself (RFC 3461, 5.2.1)
+}
+
+// send makes one report and has the spool accept it. A sender that cannot be told, for it has no proper address, is not told.
+func (s *Scheduler) send(ctx context.Context, about *spool.Message, entries []*spool.Entry, action dsn.Action) error {
+	indices := make([]int, len(entries))
+	for i, e := range entries {
+		indices[i] = e.Index
+	}
+	accept := s.o.Spool.AcceptReport
+	if action == dsn.Delayed {
+		accept = s.o.Spool.AcceptDelayNotice
+	}
+	m, body, err := s.compose(ctx, about, entries, action)
+	if err != nil {
+		s.log.Error("a sender cannot be told", "message", about.ID, "report", action, "error", err)
+		return fresh(accept(ctx, nil, nil, about, indices))
+	}
+	defer body.Release()
+	if err := fresh(accept(ctx, m, body, about, indices)); err != nil {
+		return err
+	}
+	s.metrics.reports.WithLabelValues(action.String()).Inc()
+	s.log.Info("sender told", "message", about.ID, "report", m.ID, "action", action, "entries", len(entries))
+	return nil
+}
+
+// fresh drops the error that says that entries have changed since they were looked at: they come again if there is something to tell.
+func fresh(err error) error {
+	if errors.Is(err, spool.ErrStale) {
+		return nil
+	}
+	return err
+}
 
 // compose makes the report to the sender of m about entries, which all have the same message. The report is a message of its own,
 // with the null reverse-path, so that nobody ever reports on it (RFC 5321, 4.5.5 and 6.1; RFC 3461, 6.1).
@@ -137,6 +246,3 @@ func utf8Header(p []byte) bool {
 	}
 	return false
 }
-
-// remind says that something may have to be reported.
-func (s *Scheduler) remind() { notify(s.reports) }

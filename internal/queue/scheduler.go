@@ -131,6 +131,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 
 	var others sync.WaitGroup
 	others.Go(func() { s.followRules(ctx) })
+	others.Go(func() { s.age(ctx) })
+	others.Go(func() { s.report(ctx) })
 	s.watch(ctx)
 
 	back := s.stop()

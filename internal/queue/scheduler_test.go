@@ -57,6 +57,9 @@ func TestRetriesFollowTheSchedule(t *testing.T) {
 		begin := time.Now()
 		var at []time.Duration
 		b := start(t, Options{Settings: Settings{Jitter: -1}}, func(_ context.Context, j *Job) Verdict {
+			if j.Message.Report {
+				return delivered(j)
+			}
 			at = append(at, time.Since(begin))
 			return greylisted(j)
 		})
@@ -152,10 +155,10 @@ func TestTenantsTakeTurns(t *testing.T) {
 // Dead destinations, however many, leave half of the slots to those that answer.
 func TestDeadDestinationsLeaveRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		good := 0
+		var good atomic.Int64
 		b := start(t, Options{Settings: Settings{Attempts: 40}}, func(_ context.Context, j *Job) Verdict {
 			if j.Key.Domain == "good.example" {
-				good++
+				good.Add(1)
 				return delivered(j)
 			}
 			time.Sleep(2 * time.Minute)
@@ -172,8 +175,8 @@ func TestDeadDestinationsLeaveRoom(t *testing.T) {
 			b.accept(b.message("t", "good.example"))
 		}
 		synctest.Wait()
-		if good != 101 {
-			t.Errorf("%d of 101 messages to the good destination were delivered", good)
+		if good.Load() != 101 {
+			t.Errorf("%d of 101 messages to the good destination were delivered", good.Load())
 		}
 	})
 }
@@ -363,14 +366,14 @@ func TestNoWakeUpIsLost(t *testing.T) {
 				var mu sync.Mutex
 				r := rand.New(rand.NewPCG(seed, 7))
 				draw := func(n int) int { mu.Lock(); defer mu.Unlock(); return r.IntN(n) }
-				calm := false
+				var calm atomic.Bool
 				b := start(t, Options{
 					Window: 1 + draw(50), WindowTotal: 10 + draw(200), Claim: 1 + draw(20), Rand: rand.NewPCG(seed, 8),
 					Settings: Settings{Attempts: 1 + draw(20), Connections: 1 + draw(5)},
 				}, func(_ context.Context, j *Job) Verdict {
 					time.Sleep(time.Duration(draw(3000)) * time.Millisecond)
 					switch k := draw(10); {
-					case calm || k < 4:
+					case calm.Load() || k < 4:
 						return delivered(j)
 					case k < 6:
 						return unreachable(j)
@@ -398,9 +401,7 @@ func TestNoWakeUpIsLost(t *testing.T) {
 						}
 					}
 				}
-				mu.Lock()
-				calm = true
-				mu.Unlock()
+				calm.Store(true)
 				for range 20 {
 					time.Sleep(time.Hour)
 					if b.left() == 0 {

@@ -23,6 +23,11 @@ type Spool interface {
 	Reschedule(ctx context.Context, f spool.Filter, due time.Time) (int, error)
 	Finish(ctx context.Context, f spool.Filter, r spool.Result) (int, error)
 
+	Aging(now time.Time, limit int) []*spool.Entry
+	Unreported(now time.Time, limit int) ([]spool.Report, error)
+	AcceptReport(ctx context.Context, dsn *spool.Message, body *smtp.Body, about *spool.Message, indices []int) error
+	AcceptDelayNotice(ctx context.Context, dsn *spool.Message, body *smtp.Body, about *spool.Message, indices []int) error
+
 	Entries(ctx context.Context, f spool.Filter, limit int, after spool.EntryID) iter.Seq2[*spool.Entry, error]
 	Message(ctx context.Context, id message.ID) (*spool.Message, []*spool.Entry, error)
 	Queue(key spool.QueueKey) (spool.QueueStat, bool)

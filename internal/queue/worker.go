@@ -161,22 +161,22 @@ func (s *Scheduler) attempt(w *worker) (Verdict, finding) {
 	what := reached
 	v := Verdict{}
 	if tooOld(j.Message, w.started) {
-		v.Attempt = &spool.Attempt{Message: j.Message, Entries: j.Entries, Results: make([]spool.Result, len(j.Entries))}
-		for i, e := range j.Entries {
-			v.Attempt.Results[i] = s.aged(e, &e.Last)
-		}
-		what = nothing
+		v.Attempt, what = s.agedAttempt(j.Message, j.Entries), nothing
 	} else {
 		v = s.deliver(j)
 	}
 	a := v.Attempt
-	untried, deferred := 0, false
+	untried, deferred, report := 0, false, false
 	for i := range a.Results {
 		switch a.Results[i].Outcome {
 		case spool.None:
 			untried++
 		case spool.Deferred:
 			deferred = true
+		case spool.Delivered:
+			report = report || a.Entries[i].Recipient().Notify.Success()
+		default:
+			report = true
 		}
 	}
 	if deferred {
@@ -188,6 +188,9 @@ func (s *Scheduler) attempt(w *worker) (Verdict, finding) {
 	}
 	s.settling <- struct{}{}
 	s.o.Spool.Settle(a, s.settled)
+	if report || deferred { // a deferred entry may have grown too old, or be bounced by an operator's wish
+		s.remind()
+	}
 	if v.Destination {
 		what = missed
 	}
