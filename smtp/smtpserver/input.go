@@ -126,9 +126,10 @@ func (s *session) skipLine(until time.Time) ending {
 			}
 			return endBareLF
 		}
-		skipped += len(data)
-		// The last octet stays: it may be the CR of the end.
-		s.in.r = max(s.in.r, s.in.w-1)
+		if n := len(data) - 1; n > 0 { // the last octet stays: it may be the CR of the end
+			s.in.r += n
+			skipped += n
+		}
 		now := time.Now()
 		if until.IsZero() {
 			until = now.Add(s.patience(s.terms.CommandTimeout))
