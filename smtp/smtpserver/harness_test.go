@@ -140,6 +140,8 @@ func (w *cleanWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func newReader(c net.Conn) *bufio.Reader { return bufio.NewReader(c) }
+
 // client speaks to a server over a pipe, as a script.
 type client struct {
 	t    testing.TB
@@ -159,7 +161,7 @@ func dial(t testing.TB, s *Server) *client {
 func dialSilent(t testing.TB, s *Server) *client {
 	t.Helper()
 	near, far := net.Pipe()
-	c := &client{t: t, conn: near, r: bufio.NewReader(near), done: make(chan struct{})}
+	c := &client{t: t, conn: near, r: newReader(near), done: make(chan struct{})}
 	go func() {
 		defer close(c.done)
 		s.ServeConn(t.Context(), far)
