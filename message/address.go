@@ -14,8 +14,8 @@ type Address struct {
 	Domain string // domain name or address literal with its brackets
 }
 
-// ParseAddresses reads the value of a From, To or Cc field, or what a person typed there: mailboxes separated by commas, groups taken
-// apart, encoded words decoded. An empty list is an error.
+// ParseAddresses reads the value of a From, To or Cc field, or what a person typed there: mailboxes separated by
+// commas, groups taken apart, encoded words decoded. An empty list is an error.
 func ParseAddresses(s string) ([]Address, error) {
 	if err := checkText(s); err != nil {
 		return nil, fmt.Errorf("message: address list: %w", err)
@@ -101,8 +101,8 @@ func appendQuoted(dst []byte, s string) []byte {
 	return append(dst, '"')
 }
 
-// String returns the address as a header field has it: the name as a phrase, in encoded words if it is not ASCII, then the mailbox
-// in angle brackets; only the mailbox if there is no name.
+// String returns the address as a header field has it: the name as a phrase, in encoded words if it is not ASCII, then
+// the mailbox in angle brackets; only the mailbox if there is no name.
 func (a Address) String() string {
 	if a.Name == "" {
 		return a.Mailbox()
@@ -126,8 +126,9 @@ func (a Address) phrase() string {
 	}
 }
 
-// FormatAddresses returns the value of a field that holds the addresses, for [AppendField]. A mailbox with UTF-8 in it makes
-// the value UTF-8, which AppendField would encode as text: such a message is composed by [Draft.Compose], which knows.
+// FormatAddresses returns the value of a field that holds the addresses, for [AppendField]. A mailbox with UTF-8 in it
+// makes the value UTF-8, which AppendField would encode as text: such a message is composed by [Draft.Compose], which
+// knows.
 func FormatAddresses(list []Address) (string, error) {
 	var out strings.Builder
 	for i, a := range list {

@@ -12,8 +12,8 @@
 // Writing is strict. [AppendField] refuses values that could end a field and begin another one, folds long lines and
 // encodes what is not ASCII; [Draft.Compose] makes a whole message of text, HTML and attachments.
 //
-// An [ID] names a message for the whole of its life: in the journal, in the Received field, in replies, logs and events.
-// IDs sort by the time they were made.
+// An [ID] names a message for the whole of its life: in the journal, in the Received field, in replies, logs and
+// events. IDs sort by the time they were made.
 //
 // RFCs: 5322 (header, dates, addresses), 2045 to 2047 (MIME, encoded words), 2231 (parameter values), 2183
 // (Content-Disposition), 6532 (UTF-8 in headers, read but not written unless asked for).

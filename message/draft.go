@@ -47,13 +47,15 @@ type Attachment struct {
 	ContentID string // without angle brackets: the HTML part shows it as "cid:..."; empty for a plain attachment
 }
 
-// Errors of [Draft.Compose] that are about the draft as a whole. What is wrong with a field is told by the errors of [AppendField].
+// Errors of [Draft.Compose] that are about the draft as a whole. What is wrong with a field is told by the errors of
+// [AppendField].
 var (
 	ErrNoSender       = errors.New("message: the draft has no From, or several and no Sender")
 	ErrProtectedField = errors.New("the field is not for a draft to set")
 )
 
-// protected are the fields that a draft's own members make, that a relay adds, or that would tell what is to stay hidden.
+// protected are the fields that a draft's own members make, that a relay adds, or that would tell what is to stay
+// hidden.
 var protected = [...]string{
 	"from", "sender", "reply-to", "to", "cc", "bcc", "subject", "date", "message-id", "in-reply-to", "references",
 	"mime-version", "return-path", "received", "dkim-signature", "authentication-results",
@@ -69,8 +71,8 @@ func isProtected(name string) bool {
 	return strings.HasPrefix(name, "content-") || strings.HasPrefix(name, "arc-")
 }
 
-// Compose returns the whole message in wire form: CRLF line ends, no line above 998 octets, 7-bit throughout unless a mailbox has
-// UTF-8 in it, so that SMTPUTF8 is needed anyway. The draft is not changed.
+// Compose returns the whole message in wire form: CRLF line ends, no line above 998 octets, 7-bit throughout unless a
+// mailbox has UTF-8 in it, so that SMTPUTF8 is needed anyway. The draft is not changed.
 func (d *Draft) Compose() ([]byte, error) {
 	random := d.Rand
 	if random == nil {

@@ -24,12 +24,12 @@ var (
 	ErrFieldLong    = errors.New("the value has a word too long for a line")
 )
 
-// AppendField appends "name: value CRLF" to dst. A value that is not all ASCII is taken as text and becomes encoded words (RFC 2047, 2);
-// ASCII stays as it is, so a structured value must be made by [FormatAddresses] or the like. Lines are folded at spaces to 78 octets where that is
-// possible.
+// AppendField appends "name: value CRLF" to dst. A value that is not all ASCII is taken as text and becomes encoded
+// words (RFC 2047, 2); ASCII stays as it is, so a structured value must be made by [FormatAddresses] or the like. Lines
+// are folded at spaces to 78 octets where that is possible.
 //
-// Nothing that could begin another line gets through: control characters, line and paragraph separators and broken UTF-8 are errors, and dst
-// comes back as it was.
+// Nothing that could begin another line gets through: control characters, line and paragraph separators and broken
+// UTF-8 are errors, and dst comes back as it was.
 func AppendField(dst []byte, name, value string) ([]byte, error) {
 	fail := func(err error) ([]byte, error) { return dst, fmt.Errorf("message: field %q: %w", bound(name, 64), err) }
 	if !isFieldName(name) {
@@ -74,8 +74,8 @@ func checkText(s string) error {
 	return nil
 }
 
-// appendFolded appends " value" with line ends before spaces, col being the octets already in the line. It returns nil if a
-// word does not fit a line.
+// appendFolded appends " value" with line ends before spaces, col being the octets already in the line. It returns nil
+// if a word does not fit a line.
 func appendFolded(dst []byte, value string, col int) []byte {
 	for value != "" {
 		// A word with the spaces before it stays together, so no line is ever blank.
@@ -123,7 +123,8 @@ func encodeText(s string, col int) string {
 	return out.String()
 }
 
-// fitting returns how many octets of s, whole characters, one encoded word has room for. The room is enough for any character.
+// fitting returns how many octets of s, whole characters, one encoded word has room for. The room is enough for any
+// character.
 func fitting(s string, room int, b64 bool) int {
 	n, size := 0, 0
 	for n < len(s) {
@@ -154,7 +155,8 @@ func sizeQ(s string) int {
 	return size
 }
 
-// isPlainQ reports the octets that stand for themselves even within a phrase (RFC 2047, 5, rule 3), and the space, which becomes "_".
+// isPlainQ reports the octets that stand for themselves even within a phrase (RFC 2047, 5, rule 3), and the space,
+// which becomes "_".
 func isPlainQ(c byte) bool {
 	switch {
 	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':

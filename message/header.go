@@ -16,8 +16,8 @@ const (
 // ErrHeaderTooLarge says that a header block exceeds [MaxHeaderBytes] or [MaxHeaderFields].
 var ErrHeaderTooLarge = errors.New("message: header too large")
 
-// HeaderError says that a line of a header block is no field. The header can be read all the same, and the line is among its
-// fields, with an empty name; but servers disagree on what such a block means, so it should not be signed.
+// HeaderError says that a line of a header block is no field. The header can be read all the same, and the line is
+// among its fields, with an empty name; but servers disagree on what such a block means, so it should not be signed.
 type HeaderError struct {
 	Offset int    // of the first such line, from the message's begin
 	Reason string // what is wrong with it
@@ -27,8 +27,8 @@ func (e *HeaderError) Error() string {
 	return fmt.Sprintf("message: header line at octet %d: %s", e.Offset, e.Reason)
 }
 
-// Header is a view over the header block of a message: it holds no copy, and is valid as long as the bytes are. The zero
-// value is an empty header. Its methods may be used concurrently.
+// Header is a view over the header block of a message: it holds no copy, and is valid as long as the bytes are. The
+// zero value is an empty header. Its methods may be used concurrently.
 type Header struct {
 	block  []byte // the fields, without the empty line
 	len    int
@@ -44,8 +44,8 @@ type Field struct {
 	Offset int    // of Raw, from the message's begin
 }
 
-// ParseHeader finds the header block at the begin of p, the bytes of a message. Lines may end with CRLF or LF. The block ends with the
-// first empty line or with p, see [Header.Complete].
+// ParseHeader finds the header block at the begin of p, the bytes of a message. Lines may end with CRLF or LF. The
+// block ends with the first empty line or with p, see [Header.Complete].
 //
 // The error is [ErrHeaderTooLarge], and then the header is empty, or a [*HeaderError], and then it can be used.
 func ParseHeader(p []byte) (Header, error) {
@@ -84,8 +84,8 @@ func ParseHeader(p []byte) (Header, error) {
 	return h, nil
 }
 
-// JoinHeader returns the bytes of the header block of a message that lies in pieces: a part of the first piece if the block lies
-// in there, as is usual, and otherwise a copy. It gives up with [ErrHeaderTooLarge] after [MaxHeaderBytes].
+// JoinHeader returns the bytes of the header block of a message that lies in pieces: a part of the first piece if the
+// block lies in there, as is usual, and otherwise a copy. It gives up with [ErrHeaderTooLarge] after [MaxHeaderBytes].
 func JoinHeader(pieces [][]byte) ([]byte, error) {
 	if len(pieces) == 0 {
 		return nil, nil
@@ -126,7 +126,8 @@ func isEmptyLine(line []byte) bool {
 	return line[0] == '\n' || len(line) == 2 && line[0] == '\r' && line[1] == '\n'
 }
 
-// nameEnd returns the length of the field name that a line begins with, 0 if it begins with none (RFC 5322, 2.2 and 4.5).
+// nameEnd returns the length of the field name that a line begins with, 0 if it begins with none (RFC 5322, 2.2 and
+// 4.5).
 func nameEnd(line []byte) int {
 	n := 0
 	for n < len(line) && line[n] > ' ' && line[n] < 0x7f && line[n] != ':' {
@@ -145,7 +146,8 @@ func nameEnd(line []byte) int {
 // Len returns the octets of the block, the empty line after it included: where the body begins.
 func (h Header) Len() int { return h.len }
 
-// Complete reports whether an empty line ended the block. If not, p ended within the header, or the message has no body.
+// Complete reports whether an empty line ended the block. If not, p ended within the header, or the message has no
+// body.
 func (h Header) Complete() bool { return h.whole }
 
 // Bytes returns the fields as they stand, without the empty line.

@@ -19,7 +19,8 @@ type ID [12]byte
 // idText is the length of an ID as text.
 const idText = 20
 
-// The alphabet of base32hex in lower case keeps the order of the octets and is safe in file names, URLs and header fields.
+// The alphabet of base32hex in lower case keeps the order of the octets and is safe in file names, URLs and header
+// fields.
 var idEncoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
 
 // ErrID is what [ParseID] returns for anything but the text of an ID.
@@ -55,8 +56,8 @@ func (id *ID) UnmarshalText(p []byte) error {
 	return nil
 }
 
-// ParseID reads the text form. It takes exactly what [ID.String] gives, so that one message has one name; everything else
-// is [ErrID].
+// ParseID reads the text form. It takes exactly what [ID.String] gives, so that one message has one name; everything
+// else is [ErrID].
 func ParseID(s string) (ID, error) {
 	if len(s) != idText {
 		return ID{}, ErrID
@@ -105,7 +106,8 @@ func NewIDs(random io.Reader) *IDs {
 }
 
 // New returns an ID greater than all that this generator made before, of the time now or, if the clock went back or a
-// millisecond ran full, a little later. If the random source fails the order and uniqueness within this generator hold all the same.
+// millisecond ran full, a little later. If the random source fails the order and uniqueness within this generator hold
+// all the same.
 func (g *IDs) New(now time.Time) ID {
 	milli := uint64(min(max(now.UnixMilli(), 0), idMilliMax))
 	g.mu.Lock()

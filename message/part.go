@@ -48,8 +48,8 @@ func textPart(subtype, text string) *part {
 	return p
 }
 
-// isPlain reports content that can be sent as it is: printable ASCII in lines of moderate length, without trailing spaces, which
-// some relays eat, and without lines that an mbox file would mangle.
+// isPlain reports content that can be sent as it is: printable ASCII in lines of moderate length, without trailing
+// spaces, which some relays eat, and without lines that an mbox file would mangle.
 func isPlain(p []byte) bool {
 	for line := range bytes.Lines(p) {
 		line, ok := bytes.CutSuffix(line, []byte("\r\n"))
@@ -86,8 +86,8 @@ func (p *part) setBase64(content []byte) {
 	}
 }
 
-// part makes the entity of an attachment, always in base64: its bytes arrive as they are. Names and types that hold control
-// characters are refused.
+// part makes the entity of an attachment, always in base64: its bytes arrive as they are. Names and types that hold
+// control characters are refused.
 func (a *Attachment) part() (*part, error) {
 	fail := func(err error) (*part, error) {
 		return nil, fmt.Errorf("message: attachment %q: %w", bound(a.Name, 64), err)

@@ -9,8 +9,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-// typed returns an address with its type: "rfc822; ann@example.org". One with UTF-8 gets the type utf-8, and in 7-bit parts the
-// escapes of RFC 6533, 3 (utf-8-addr-xtext).
+// typed returns an address with its type: "rfc822; ann@example.org". One with UTF-8 gets the type utf-8, and in 7-bit
+// parts the escapes of RFC 6533, 3 (utf-8-addr-xtext).
 func typed(kind, address string, utf bool) string {
 	if kind == "" {
 		kind = "rfc822"
@@ -76,8 +76,8 @@ func parseTyped(value string) smtp.OriginalRecipient {
 	return smtp.OriginalRecipient{Type: kind, Address: clean(address, 1000, true)}
 }
 
-// parsePath reads a mailbox as it stands in a report, which may have angle brackets though it should not. What is no mailbox becomes a
-// path without domain, so that nothing is lost.
+// parsePath reads a mailbox as it stands in a report, which may have angle brackets though it should not. What is no
+// mailbox becomes a path without domain, so that nothing is lost.
 func parsePath(s string) smtp.Path {
 	s = strings.TrimSpace(s)
 	if strings.HasPrefix(s, "<") && strings.HasSuffix(s, ">") {

@@ -19,8 +19,8 @@ var (
 	ErrNeedUTF8   = errors.New("dsn: the sender's address needs UTF-8, which the report may not use")
 )
 
-// Compose returns the notification in wire form: CRLF line ends, no line above 998 octets. It is 7-bit unless it returns a full message that
-// is not, or UTF8 is set and needed. Equal reports compose to equal bytes.
+// Compose returns the notification in wire form: CRLF line ends, no line above 998 octets. It is 7-bit unless it
+// returns a full message that is not, or UTF8 is set and needed. Equal reports compose to equal bytes.
 func (r *Report) Compose() ([]byte, error) {
 	if err := r.check(); err != nil {
 		return nil, err
@@ -117,8 +117,8 @@ func oneAddress(name, mailbox string) (string, error) {
 	return message.FormatAddresses([]message.Address{{Name: name, Local: path.Local, Domain: path.Domain}})
 }
 
-// appendPart appends a part, encoded so that it is 7-bit if text says that it is text; status fields in UTF-8 stay as they are
-// (RFC 6533, 4).
+// appendPart appends a part, encoded so that it is 7-bit if text says that it is text; status fields in UTF-8 stay as
+// they are (RFC 6533, 4).
 func appendPart(p []byte, boundary, description, media string, content []byte, text bool) []byte {
 	p = append(append(append(p, "--"...), boundary...), "\r\n"...)
 	p = append(append(append(p, "Content-Description: "...), description...), "\r\n"...)
@@ -155,7 +155,8 @@ func shortLines(p []byte) bool {
 	return true
 }
 
-// boundaryFor returns a boundary that occurs in none of the parts. It is made from them, so that equal reports are equal.
+// boundaryFor returns a boundary that occurs in none of the parts. It is made from them, so that equal reports are
+// equal.
 func boundaryFor(parts ...[]byte) string {
 	hash := sha256.New()
 	for _, p := range parts {
@@ -251,9 +252,26 @@ func (r *Report) original() original {
 		o.full, o.reduced = false, true
 	}
 	if !o.full {
-		o.content = boundHeader(header)
+		if o.content = boundHeader(header); !wireForm(o.content) {
+			o.content = wireLines(o.content)
+		}
 	}
 	return o
+}
+
+// wireLines gives each line its CRLF and takes out what no line may hold. Long lines stay: the part is encoded then.
+func wireLines(p []byte) []byte {
+	var out []byte
+	for line := range bytes.Lines(p) {
+		for _, c := range bytes.TrimRight(line, "\r\n") {
+			if c == '\r' || c == 0 {
+				c = '?'
+			}
+			out = append(out, c)
+		}
+		out = append(out, '\r', '\n')
+	}
+	return out
 }
 
 // boundHeader returns the fields, as many as MaxOriginal has room for.

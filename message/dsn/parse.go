@@ -27,9 +27,10 @@ const (
 // ErrNotReport says that a message is not a delivery status notification.
 var ErrNotReport = errors.New("dsn: not a delivery status notification")
 
-// Parse reads a notification that any server composed. It is lenient: fields that are missing or broken stay zero, but there must be a
-// status part with at least one recipient, or the error wraps [ErrNotReport]. Action is that of the first recipient, and each recipient
-// has its own. All strings are cleaned as [Report.Compose] cleans them. Explanation holds a diagnostic that is not an SMTP reply.
+// Parse reads a notification that any server composed. It is lenient: fields that are missing or broken stay zero, but
+// there must be a status part with at least one recipient, or the error wraps [ErrNotReport]. Action is that of the
+// first recipient, and each recipient has its own. All strings are cleaned as [Report.Compose] cleans them. Explanation
+// holds a diagnostic that is not an SMTP reply.
 func Parse(p []byte) (*Report, error) {
 	header, err := message.ParseHeader(p)
 	if errors.Is(err, message.ErrHeaderTooLarge) {
@@ -133,7 +134,7 @@ func readRecipient(group message.Header) RecipientStatus {
 		rcpt.Original = parseTyped(v)
 	}
 	if kind, text, ok := strings.Cut(unfolded(group, "Diagnostic-Code"), ";"); ok {
-		text = clean(text, maxReply, true)
+		text = strings.Join(strings.Fields(clean(text, maxReply, true)), " ") // folding adds spaces
 		if rcpt.Diagnostic = parseReply(text); !strings.EqualFold(strings.TrimSpace(kind), "smtp") || rcpt.Diagnostic.IsZero() {
 			rcpt.Diagnostic, rcpt.Explanation = smtp.Reply{}, text
 		}

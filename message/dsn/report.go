@@ -1,4 +1,5 @@
-// Package dsn composes and parses delivery status notifications: the reports that tell a sender what became of a message.
+// Package dsn composes and parses delivery status notifications: the reports that tell a sender what became of a
+// message.
 //
 //	r := dsn.Report{
 //		Action:       dsn.Failed,
@@ -10,12 +11,13 @@
 //	}
 //	p, err := r.Compose() // the message, to be sent with the null reverse-path
 //
-// A report has three parts (RFC 6522, 3): words for a person, fields for a program (RFC 3464), and the message it is about, or its
-// header. Where addresses or the original header hold UTF-8 and the sender has shown to understand it, the forms of RFC 6533 are used.
+// A report has three parts (RFC 6522, 3): words for a person, fields for a program (RFC 3464), and the message it is
+// about, or its header. Where addresses or the original header hold UTF-8 and the sender has shown to understand it,
+// the forms of RFC 6533 are used.
 //
-// Whatever another host said is bounded and cleaned before it gets into a report: no control characters, no line that could pass for
-// a field. When to send reports, and to whom, is not decided here: never about a message with a null reverse-path (RFC 5321, 6.1), and as
-// NOTIFY asks (RFC 3461, 5.2).
+// Whatever another host said is bounded and cleaned before it gets into a report: no control characters, no line that
+// could pass for a field. When to send reports, and to whom, is not decided here: never about a message with a null
+// reverse-path (RFC 5321, 6.1), and as NOTIFY asks (RFC 3461, 5.2).
 package dsn
 
 import (
@@ -45,8 +47,8 @@ func (a Action) String() string {
 	return ""
 }
 
-// class is the first number that a status code goes with (RFC 3463, 3.1). A failure may also have class 4: it was given up after
-// a condition that need not last.
+// class is the first number that a status code goes with (RFC 3463, 3.1). A failure may also have class 4: it was given
+// up after a condition that need not last.
 func (a Action) class() uint16 {
 	switch a {
 	case Failed:
@@ -83,12 +85,13 @@ type Report struct {
 
 	Recipients []RecipientStatus
 
-	// Original is the message in wire form if OriginalIsFull, else its header block; may be empty. A full one is reduced to its
-	// header if it is larger than MaxOriginal or cannot be sent as it is.
+	// Original is the message in wire form if OriginalIsFull, else its header block; may be empty. A full one is
+	// reduced to its header if it is larger than MaxOriginal or cannot be sent as it is.
 	Original       []byte
 	OriginalIsFull bool
 
-	// UTF8 says that the sender used SMTPUTF8 and so takes a report in UTF-8 (RFC 6533). It is used only where 7 bits will not do.
+	// UTF8 says that the sender used SMTPUTF8 and so takes a report in UTF-8 (RFC 6533). It is used only where 7 bits
+	// will not do.
 	UTF8 bool
 }
 

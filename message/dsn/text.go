@@ -7,8 +7,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-// clean returns text from outside in one line, fit for a field: control characters and broken UTF-8 become "?", line ends and
-// tabs a space, and so does what is not ASCII unless utf is set become "?". It keeps at most limit octets.
+// clean returns text from outside in one line, fit for a field: control characters and broken UTF-8 become "?", line
+// ends and tabs a space, and so does what is not ASCII unless utf is set become "?". It keeps at most limit octets.
 func clean(s string, limit int, utf bool) string {
 	var out strings.Builder
 	for i, c := range s {
@@ -60,7 +60,7 @@ func replyLines(r smtp.Reply, utf bool) []string {
 	return lines
 }
 
-// fold appends "prefix: words" with line ends before spaces, so that lines have at most 76 octets where words allow.
+// fold appends "prefix: words" with line ends before spaces, so that lines have at most 72 octets where words allow.
 func fold(dst []byte, prefix, indent, text string) []byte {
 	dst = append(dst, prefix...)
 	col := len(prefix)
@@ -68,7 +68,7 @@ func fold(dst []byte, prefix, indent, text string) []byte {
 	for word := range strings.FieldsSeq(text) {
 		switch {
 		case first:
-		case col+1+len(word) > 76:
+		case col+1+len(word) > 72:
 			dst = append(append(dst, '\r', '\n'), indent...)
 			col = len(indent)
 		default:
