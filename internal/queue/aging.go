@@ -158,13 +158,13 @@ func (s *Scheduler) aged(e *spool.Entry, last *spool.Result) spool.Result {
 
 // agedText says why a waiting entry is given up. One that was never tried names what its queue met.
 func (s *Scheduler) agedText(e *spool.Entry) string {
-	last := e.Last
+	last := &e.Last
 	s.mu.Lock()
-	if q := s.mu.queues[e.Queue()]; q != nil && (e.Attempts == 0 || e.LastAttempt.Before(q.health.at)) && !q.health.at.IsZero() {
+	if q := s.mu.queues[e.Queue()]; q != nil && q.health.last != nil && (e.Attempts == 0 || e.LastAttempt.Before(q.health.at)) {
 		last = q.health.last
 	}
 	s.mu.Unlock()
-	return givenUp(e.Message, &last)
+	return givenUp(e.Message, last)
 }
 
 func givenUp(m *spool.Message, last *spool.Result) string {

@@ -17,10 +17,10 @@ type health struct {
 	probes   int // of these, tries since the suspension began
 	paused   int // attempts in a row that this server could not make
 
-	until time.Time    // nothing is begun before; zero: not stopped
-	since time.Time    // when the first of the failures happened
-	last  spool.Result // the last failure
-	at    time.Time    // when it happened
+	until time.Time     // nothing is begun before; zero: not stopped
+	since time.Time     // when the first of the failures happened
+	last  *spool.Result // the last failure; nil: none
+	at    time.Time     // when it happened
 }
 
 // maxPause bounds how long a queue waits because of trouble on this side; it begins with a second and doubles.
@@ -42,7 +42,7 @@ func (h *health) failed(started, now time.Time, r spool.Result, s *Settings, ran
 	if h.suspended(s) && started.Before(h.at) {
 		return // begun before the last verdict: it tells nothing new, and must not lengthen the pause
 	}
-	h.last, h.at = r, now
+	h.last, h.at = &r, now
 	if h.failures++; !h.suspended(s) {
 		return
 	}
@@ -50,11 +50,54 @@ func (h *health) failed(started, now time.Time, r spool.Result, s *Settings, ran
 	h.probes++
 }
 
-// pause notes that this server could not make an attempt.
-func (h *health) pause(now time.Time) {
+// pause notes that this server could not make an attempt, for the reason in r.
+func (h *health) pause(now time.Time, r spool.Result) {
+	h.last, h.at = &r, now
 	wait := min(time.Second<<min(h.paused, 6), maxPause)
+	if h.paused == 0 {
+		h.since = now
+	}
 	h.paused++
 	if until := now.Add(wait); until.After(h.until) {
 		h.until = until
+	}
+}
+
+// outage notices when the trouble is not with the destinations but with the way to all of them: this server's network or DNS. Queues that
+// were suspended during it need not wait for their probes when it is over.
+type outage struct {
+	reached time.Time // when an attempt last got to a destination
+	missed  int       // attempts since that did not
+}
+
+const (
+	outageAfter  = time.Minute // without reaching any destination
+	outageMissed = 20          // attempts
+)
+
+// over notes an attempt that got to its destination, and reports whether it ends an outage, which began at since.
+func (o *outage) over(now time.Time) (since time.Time, over bool) {
+	since, over = o.reached, o.missed >= outageMissed && now.Sub(o.reached) >= outageAfter
+	o.reached, o.missed = now, 0
+	return since, over
+}
+
+// recoverLocked lets the queues that were suspended since try again within a minute, spread at random.
+func (s *Scheduler) recoverLocked(since, now time.Time) {
+	n := 0
+	for _, q := range s.mu.queues {
+		h := &q.health
+		if h.failures == 0 || h.since.Before(since) || !h.stopped(now) {
+			continue
+		}
+		if soon := now.Add(time.Duration(s.mu.rand.Int64N(int64(outageAfter)))); soon.Before(h.until) {
+			h.until, h.probes = soon, 0
+			s.arrangeLocked(q, now)
+			n++
+		}
+	}
+	if n > 0 {
+		s.log.Info("the way to the destinations is open again, suspended queues are tried within a minute",
+			"queues", n, "since", since)
 	}
 }

@@ -35,6 +35,7 @@ type Scheduler struct {
 		started, stopping bool
 		failed            error // the spool failed: nothing is begun any more
 
+		outage  outage
 		rules   map[string]*Rule // by key in the store
 		queues  map[spool.QueueKey]*queue
 		tenants map[string]*tenant
@@ -158,6 +159,7 @@ func (s *Scheduler) begin() {
 	defer s.mu.Unlock()
 	s.mu.started = true
 	now := time.Now()
+	s.mu.outage.reached = now
 	for _, stat := range stats {
 		if !stat.NextDue.IsZero() {
 			s.dueLocked(s.queueLocked(stat.Key), stat.NextDue)
@@ -408,16 +410,17 @@ func (s *Scheduler) outcomeDurable(err error) {
 	}
 }
 
-// fail notes that outcomes can no longer be recorded. Going on would deliver what is delivered already (and again after a restart),
-// so nothing is begun any more.
 func (s *Scheduler) fail(err error) {
 	s.mu.Lock()
-	first := s.mu.failed == nil
-	if first {
+	defer s.mu.Unlock()
+	s.failLocked(err)
+}
+
+// failLocked notes that outcomes can no longer be recorded. Going on would deliver what is delivered already (and again after a
+// restart), so nothing is begun any more.
+func (s *Scheduler) failLocked(err error) {
+	if s.mu.failed == nil {
 		s.mu.failed = fmt.Errorf("record outcomes: %w", err)
-	}
-	s.mu.Unlock()
-	if first {
 		s.log.Error("outcomes cannot be recorded, delivery stops", "error", err)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
+var _ Spool = (*spool.Spool)(nil)
+
 // Spool is what the scheduler needs of [spool.Spool]. No method is called with the scheduler's lock held, so that a spool may
 // call Fresh and Due from within any of them.
 type Spool interface {

@@ -148,6 +148,7 @@ func lastWords(e *spool.Entry, now time.Time) string {
 // resultText says what an attempt met.
 func resultText(r *spool.Result) string {
 	switch {
+	case r == nil:
 	case !r.Reply.IsZero() && r.Host != "":
 		return r.Host + " answered " + r.Reply.String()
 	case r.Explanation != "":
@@ -177,12 +178,12 @@ func (s *Scheduler) stuckLocked(q *queue, now time.Time) (Why, bool) {
 		}
 		return Why{
 			Code: Suspended, Since: h.since, Until: h.until,
-			Text: fmt.Sprintf("%s: %s (%s, first at %s)", text, resultText(&h.last), tries(h.failures), clock(h.since, now)),
+			Text: fmt.Sprintf("%s: %s (%s, first at %s)", text, resultText(h.last), tries(h.failures), clock(h.since, now)),
 		}, true
 	case h.stopped(now):
 		return Why{
 			Code: Paused, Since: h.since, Until: h.until,
-			Text: "this server could not make the attempt and tries again in " + span(h.until.Sub(now)) + ": " + resultText(&h.last),
+			Text: "this server could not make the attempt and tries again in " + span(h.until.Sub(now)) + ": " + resultText(h.last),
 		}, true
 	}
 	return Why{}, false

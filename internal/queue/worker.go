@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"runtime/debug"
 	"time"
@@ -152,7 +153,7 @@ const (
 	reached   finding = iota // it answered
 	missed                   // it could not be reached
 	untouched                // this server could not make the attempt
-	nothing                  // no attempt was needed
+	nothing                  // nothing: none was needed, or it met trouble of this server
 )
 
 // attempt delivers the worker's job and hands the outcomes to the spool. Entries that were too old before it are expired instead.
@@ -166,8 +167,11 @@ func (s *Scheduler) attempt(w *worker) (Verdict, finding) {
 		v = s.deliver(j)
 	}
 	a := v.Attempt
-	untried, deferred, report := 0, false, false
+	untried, local, deferred, report := 0, 0, false, false
 	for i := range a.Results {
+		if a.Results[i].Reason == event.LocalError {
+			local++
+		}
 		switch a.Results[i].Outcome {
 		case spool.None:
 			untried++
@@ -191,8 +195,11 @@ func (s *Scheduler) attempt(w *worker) (Verdict, finding) {
 	if report || deferred { // a deferred entry may have grown too old, or be bounced by an operator's wish
 		s.remind()
 	}
-	if v.Destination {
+	switch {
+	case v.Destination:
 		what = missed
+	case local == len(a.Entries):
+		what = nothing
 	}
 	return v, what
 }
@@ -254,12 +261,16 @@ func (s *Scheduler) afterLocked(w *worker, q *queue, v Verdict, what finding) {
 	w.job.Message, w.job.Entries = nil, nil
 	switch what {
 	case reached:
+		if since, over := s.mu.outage.over(now); over {
+			s.recoverLocked(since, now)
+		}
 		if q.health.failures > 0 || q.health.paused > 0 {
 			q.health.reached()
 		}
 		q.class = proven
 		q.allowed = min(q.allowed+1, s.mu.settings.Connections)
 	case missed:
+		s.mu.outage.missed++
 		if s.failedLocked(q, v.Attempt, started, now); !q.health.stopped(now) {
 			return
 		}
@@ -270,8 +281,7 @@ func (s *Scheduler) afterLocked(w *worker, q *queue, v Verdict, what finding) {
 		}
 	case untouched:
 		if s.attempts.Err() == nil {
-			q.health.pause(now)
-			q.health.last = worst(v.Attempt.Results)
+			q.health.pause(now, worst(v.Attempt.Results))
 		}
 	}
 }
@@ -322,10 +332,13 @@ func (s *Scheduler) claimLocked(q *queue, now time.Time) {
 	next := stat.NextDue
 	switch {
 	case err != nil:
-		q.health.pause(after)
-		q.health.last = spool.Result{Reason: event.LocalError, Explanation: "due entries cannot be claimed: " + err.Error()}
+		q.health.pause(after, spool.Result{Reason: event.LocalError, Explanation: "due entries cannot be claimed: " + err.Error()})
 		next = now
-		s.log.Error("due entries cannot be claimed", "queue", q.key, "error", err)
+		if errors.Is(err, spool.ErrFailed) {
+			s.failLocked(err)
+		} else if s.attempts.Err() == nil {
+			s.log.Error("due entries cannot be claimed", "queue", q.key, "error", err)
+		}
 	case len(entries) == 0 && !next.IsZero() && !next.After(now):
 		next = after.Add(time.Second) // the spool knows better what is due than when
 	}
