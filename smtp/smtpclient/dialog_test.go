@@ -2,10 +2,12 @@ package smtpclient_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,7 +56,6 @@ type peer struct {
 	*smtptest.Sink
 	script smtptest.Script
 	ledger ledger
-	addr   string
 	dial   func() (net.Conn, error)
 	wait   func() // for all sessions to end
 }
@@ -296,6 +297,32 @@ func TestSendNeedsStart(t *testing.T) {
 		t.Errorf("%v, %s", err, statuses(tx))
 	}
 	p.judge(t, tx)
+}
+
+// TestAlive: a session that the peer has ended while it was idle is seen to be dead without a word, and one that it has not is not.
+func TestAlive(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []func(testing.TB, smtptest.Script) *peer{loopback, piped} {
+		p := kind(t, smtptest.Script{Idle: smtptest.Duration(200 * time.Millisecond)})
+		c := p.open(t, smtpclient.Options{})
+		tx := message("x", 1, letter)
+		if err := c.Send(t.Context(), tx); err != nil {
+			t.Fatal(err)
+		}
+		if !c.Alive() || !c.Alive() {
+			t.Error("not alive")
+		}
+		eventually(t, "the peer's farewell is seen", func() bool { return !c.Alive() })
+		tx = message("y", 1, letter)
+		err := c.Send(t.Context(), tx)
+		var e *smtpclient.Error
+		if !errors.As(err, &e) || !strings.HasPrefix(statuses(tx), "unsent") && !strings.HasPrefix(statuses(tx), "refused 421") {
+			t.Errorf("%s %v", statuses(tx), err)
+		}
+		if e.Reply.Code != 421 && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("%v", err)
+		}
+	}
 }
 
 func errorsJoin(errs ...error) error {

@@ -19,9 +19,9 @@ import (
 // delivered the peer took once, what it calls refused or unsent the peer never took, and every recipient has a result.
 func TestRandomPeers(t *testing.T) {
 	t.Parallel()
-	seeds := 1500
+	seeds := 500
 	if testing.Short() {
-		seeds = 200
+		seeds = 100
 	}
 	for seed := range seeds {
 		synctest.Test(t, func(t *testing.T) {

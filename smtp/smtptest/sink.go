@@ -122,7 +122,7 @@ func (s *Sink) Run(ctx context.Context, listeners ...net.Listener) error {
 		stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // its accept loop tells if it was open
 		defer stop()
 		running.Go(func() {
-			if err := s.accept(ctx, l, &running); err != nil && ctx.Err() == nil {
+			if err := s.accept(ctx, l, &running); ctx.Err() == nil {
 				cancel(fmt.Errorf("accept on %s: %w", l.Addr(), err))
 			}
 		})
@@ -134,6 +134,7 @@ func (s *Sink) Run(ctx context.Context, listeners ...net.Listener) error {
 	return nil
 }
 
+// accept takes connections until that fails for good, and returns why.
 func (s *Sink) accept(ctx context.Context, l net.Listener, running *sync.WaitGroup) error {
 	for {
 		nc, err := l.Accept()
