@@ -342,7 +342,7 @@ func (s *session) noteFlaw(f flaw) {
 
 // window is a span in which a minimum of octets must arrive.
 type window struct {
-	end   time.Time
+	wait
 	bytes int64
 	least int64
 }
@@ -352,14 +352,14 @@ func (s *session) receive(p []byte) (int, ending) {
 	w := &s.window
 	for {
 		now := time.Now()
-		if !now.Before(w.end) {
+		if !now.Before(w.until) {
 			if w.bytes < w.least {
 				return 0, endSlow
 			}
-			d := s.patience(s.terms.DataTimeout)
-			w.end, w.bytes, w.least = now.Add(d), 0, max(1, int64(d.Seconds()*float64(s.terms.MinDataRate)))
+			w.wait, w.bytes = s.patience(now, s.terms.DataTimeout), 0
+			w.least = max(1, int64(w.until.Sub(now).Seconds()*float64(s.terms.MinDataRate)))
 		}
-		n, e := s.read(p, now, w.end)
+		n, e := s.read(p, now, w.wait)
 		if e != endTimeout {
 			w.bytes += int64(n)
 			return n, e

@@ -70,7 +70,7 @@ func (in *input) space() []byte {
 // sends such lines is not understood, and what stands behind the LF must not be taken for a command.
 func (s *session) readLine() (line []byte, e ending) {
 	searched := 0 // octets behind r that have no LF
-	var until time.Time
+	var w wait
 	for {
 		data := s.in.buffered()
 		if i := bytes.IndexByte(data[searched:], '\n'); i >= 0 {
@@ -93,14 +93,14 @@ func (s *session) readLine() (line []byte, e ending) {
 			if e := s.refuse(replyLineTooLong); e != goOn {
 				return nil, e
 			}
-			return nil, s.skipLine(until)
+			return nil, s.skipLine(w)
 		}
 		now := time.Now()
-		if until.IsZero() {
-			until = now.Add(s.patience(s.terms.CommandTimeout))
+		if w.until.IsZero() {
+			w = s.patience(now, s.terms.CommandTimeout)
 		}
 		s.waiting.Store(!s.state.inTransaction())
-		n, e := s.read(s.in.space(), now, until)
+		n, e := s.read(s.in.space(), now, w)
 		if e != goOn {
 			return nil, e
 		}
@@ -116,7 +116,7 @@ func (s *session) readLine() (line []byte, e ending) {
 const maxSkipped = 1 << 20
 
 // skipLine reads to the end of a line that is too long, in the buffer that it fills.
-func (s *session) skipLine(until time.Time) ending {
+func (s *session) skipLine(w wait) ending {
 	for skipped := 0; skipped < maxSkipped; {
 		data := s.in.buffered()
 		if i := bytes.IndexByte(data, '\n'); i >= 0 {
@@ -131,10 +131,10 @@ func (s *session) skipLine(until time.Time) ending {
 			skipped += n
 		}
 		now := time.Now()
-		if until.IsZero() {
-			until = now.Add(s.patience(s.terms.CommandTimeout))
+		if w.until.IsZero() {
+			w = s.patience(now, s.terms.CommandTimeout)
 		}
-		n, e := s.read(s.in.space(), now, until)
+		n, e := s.read(s.in.space(), now, w)
 		if e != goOn {
 			return e
 		}
@@ -151,24 +151,37 @@ func (s *session) checkFirstOctet() ending {
 	return goOn
 }
 
+// wait is how long to wait for the client. The deadline of the connection may be late by slack: setting it anew at each read costs more than
+// it is worth.
+type wait struct {
+	until time.Time
+	slack time.Duration
+}
+
+// patience is a wait of d from now, shortened while the server is nearly full.
+func (s *session) patience(now time.Time, d time.Duration) wait {
+	if s.server.gate.crowded(s.terms.Sessions) {
+		d = min(d, max(d/10, 10*time.Second))
+	}
+	return wait{until: now.Add(d), slack: d / 8}
+}
+
 // read is the only place that waits for the client. What was answered so far leaves before (RFC 2920, 3.2), so that a group of commands is answered
 // in one write.
-func (s *session) read(p []byte, now, until time.Time) (int, ending) {
+func (s *session) read(p []byte, now time.Time, w wait) (int, ending) {
 	if e := s.flush(now); e != goOn {
 		return 0, e
 	}
-	if until.After(s.expires) {
-		until = s.expires
-	}
 	for {
-		// A deadline that is a little late is left: setting it anew at each read costs more than it is worth.
-		if s.armed.Before(until) || s.armed.After(until.Add(s.slack)) {
-			s.armed = until.Add(s.slack)
-			if s.armed.After(s.expires) {
-				s.armed = s.expires
+		if late := w.until.Add(w.slack); s.armed.Before(w.until) || s.armed.After(late) {
+			if late.After(s.expires) {
+				late = s.expires
 			}
-			if err := s.conn.SetReadDeadline(s.armed); err != nil {
-				return 0, s.lost(err)
+			if s.armed != late {
+				s.armed = late
+				if err := s.conn.SetReadDeadline(late); err != nil {
+					return 0, s.lost(err)
+				}
 			}
 		}
 		// Whoever drains sets the flag first and then the deadline, so one of the two is seen.
@@ -189,17 +202,9 @@ func (s *session) read(p []byte, now, until time.Time) (int, ending) {
 			return 0, endDrain
 		case !now.Before(s.expires):
 			return 0, endAge
-		case !now.Before(until):
+		case !now.Before(w.until):
 			return 0, endTimeout
 		}
 		s.armed = time.Time{} // a drain woke this session, whose time has not come
 	}
-}
-
-// patience is a timeout of the limits, shortened while the server is nearly full.
-func (s *session) patience(d time.Duration) time.Duration {
-	if s.server.gate.crowded(s.terms.Sessions) {
-		return min(d, max(d/10, 10*time.Second))
-	}
-	return d
 }

@@ -58,7 +58,6 @@ type session struct {
 	expires    time.Time // SessionAge from the begin
 	armed      time.Time // read deadline of the connection
 	writeArmed time.Time
-	slack      time.Duration
 	window     window      // of the message being read
 	throttle   throttle    // of what was thrown away
 	waiting    atomic.Bool // waits for a command outside a transaction: a drain may end it
@@ -93,7 +92,6 @@ func newSession(sv *serving, conn net.Conn) *session {
 		out:     make([]byte, 0, 256),
 		began:   now,
 		expires: now.Add(t.SessionAge),
-		slack:   t.CommandTimeout / 8,
 	}
 	ctx := sv.ctx
 	sess.log = s.options.Logger
@@ -169,9 +167,7 @@ func (s *session) greet(ctx context.Context) ending {
 // awaitSilence waits for d, in which a client that knows SMTP says nothing.
 func (s *session) awaitSilence(d time.Duration) ending {
 	now := time.Now()
-	s.slack = 0
-	_, e := s.read(s.in.space(), now, now.Add(d))
-	s.slack = s.terms.CommandTimeout / 8
+	_, e := s.read(s.in.space(), now, wait{until: now.Add(d)})
 	switch e {
 	case goOn:
 		return endEarly
