@@ -47,6 +47,9 @@ func (l *Log) append(ctx context.Context, b *Batch, written bool) error {
 		s.wait = make(chan struct{}, 1)
 	}
 	b.state = s
+	if err := l.admit(b); err != nil {
+		return err
+	}
 	if err := b.prepare(); err != nil {
 		return err
 	}

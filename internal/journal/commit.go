@@ -21,6 +21,7 @@ type writer struct {
 	salt  uint64
 	off   int64 // where the next write goes
 	dirty bool  // written since the last sync
+	since int64 // octets written since the disk's space was looked at
 
 	work     []*Batch // of this round
 	staged   []*Batch // in vector, not yet written
@@ -186,6 +187,12 @@ func (l *Log) write() error {
 	l.metrics.batches.Add(float64(len(w.staged)))
 	l.queue.wrote(w.size)
 	w.off += w.size
+	if w.since += w.size; w.since >= spaceOctets {
+		w.since = 0
+		l.look()
+	} else {
+		l.lookIfOld(spaceAge)
+	}
 	for i, b := range w.staged {
 		w.staged[i] = nil
 		l.metrics.records.Add(float64(len(b.Records)))

@@ -38,6 +38,8 @@ var (
 	ErrNoRecord = errors.New("no journal record at this position")
 	// ErrTooLarge: the batch exceeds what a record or a batch may hold. It was not written.
 	ErrTooLarge = errors.New("journal batch is too large")
+	// ErrFull: the disk is nearly full, so nothing with a body is taken until there is room again. The batch was not written.
+	ErrFull = errors.New("journal has no room")
 	// ErrReadOnly: the journal was opened for reading only.
 	ErrReadOnly = errors.New("journal is read-only")
 	// ErrInUse: the extent is still being written and cannot be removed.
@@ -86,7 +88,7 @@ const (
 // byte; of the batches that were under way a prefix, each whole or not at all; nothing else.
 type Journal interface {
 	// Append hands b over and blocks until it is durable or failed. ctx bounds only the wait for room before the hand-over: its
-	// error means that nothing was written. After nil a crash leaves the whole batch. After ErrFailed a crash or restart
+	// error means that nothing was written, as ErrFull does. After nil a crash leaves the whole batch. After ErrFailed a crash or restart
 	// may find all of it or nothing.
 	Append(ctx context.Context, b *Batch) error
 

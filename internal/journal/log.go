@@ -38,6 +38,7 @@ type Log struct {
 		sync.Mutex
 		ids []ExtentID
 	}
+	space  space
 	grown  broadcast  // the durable end has moved
 	remove sync.Mutex // one removal at a time
 

@@ -16,7 +16,7 @@ func open(o journal.Options) (journal.Journal, error) { return journal.Open(o) }
 // TestCampaign is the crash suite: see journaltest.Campaign.
 func TestCampaign(t *testing.T) {
 	t.Parallel()
-	journaltest.Campaign(t, open, 10_368)
+	journaltest.Campaign(t, open, campaignRuns)
 }
 
 func TestConformance(t *testing.T) {

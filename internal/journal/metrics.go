@@ -10,6 +10,7 @@ type metrics struct {
 	segments prometheus.Gauge
 	damage   prometheus.Counter
 	failed   prometheus.Gauge
+	full     prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -44,10 +45,14 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help: "1 after a write or sync has failed: nothing is accepted until a restart.",
 		}),
 	}
+	m.full = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "godwit_journal_full_state",
+		Help: "1 while the disk is nearly full and mail is refused.",
+	})
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.bytes, m.records, m.batches, m.sync, m.segments, m.damage, m.failed} {
+	for _, c := range []prometheus.Collector{m.bytes, m.records, m.batches, m.sync, m.segments, m.damage, m.failed, m.full} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

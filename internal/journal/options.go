@@ -35,6 +35,10 @@ type Options struct {
 	// quicker than growing a file. Default 2; negative: none.
 	Spares int
 
+	// MinFree is the free space of the disk below which Append refuses batches with bodies, so that the records that let mail out still
+	// find room; default 64 MiB; negative: none. Below MinFree and four segments nothing is allocated ahead or kept to be reused.
+	MinFree int64
+
 	// ReadOnly opens for reading what is there now: takes no lock, writes nothing, and works beside a running server.
 	ReadOnly bool
 
@@ -51,6 +55,7 @@ const (
 	defaultPendingBytes = 64 << 20
 	defaultLazyDelay    = 10 * time.Millisecond
 	defaultSpares       = 2
+	defaultMinFree      = 64 << 20
 
 	minSegmentSize = 16 << 10
 	maxSegmentSize = 1 << 30
@@ -74,6 +79,10 @@ func (o Options) filled() (Options, error) {
 		o.Spares = defaultSpares
 	}
 	o.Spares = max(o.Spares, 0)
+	if o.MinFree == 0 {
+		o.MinFree = defaultMinFree
+	}
+	o.MinFree = max(o.MinFree, 0)
 	if o.Rand == nil {
 		o.Rand = rand.Reader
 	}

@@ -50,6 +50,7 @@ func (l *Log) open() error {
 		}
 	}
 	l.spares.ids = inv.spares
+	l.look()
 	empty, err := l.recover(inv.segments)
 	if err != nil {
 		return err

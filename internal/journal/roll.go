@@ -81,7 +81,9 @@ func (l *Log) makeSegment(id ExtentID, before Position) (vfs.File, uint64, error
 		return nil, 0, fmt.Errorf("making segment %d: %w", id, err)
 	}
 	// Saves the file system an allocation per sync. Where it does not work all else does.
-	_ = f.Preallocate(0, l.options.SegmentSize)
+	if l.space.roomy.Load() {
+		_ = f.Preallocate(0, l.options.SegmentSize)
+	}
 	_, err = f.Write(header.encode()) // the file stands at its begin, and so for all writes to come
 	if err == nil {
 		err = f.Sync()
@@ -211,7 +213,7 @@ func (l *Log) removeFile(s *segment, name string, end int64) (spare bool, err er
 		return false, l.fs.Rename(l.path(name), l.path(kept))
 	}
 	l.spares.Lock()
-	room := len(l.spares.ids) < l.options.Spares
+	room := len(l.spares.ids) < l.options.Spares && l.space.roomy.Load()
 	l.spares.Unlock()
 	// A short segment has few blocks to offer.
 	if room && end >= l.options.SegmentSize/2 && end <= 2*l.options.SegmentSize {
