@@ -187,7 +187,8 @@ func longWord(s string) bool {
 // appendMessageID appends a field that holds a message identifier (RFC 5322, 3.6.4).
 func appendMessageID(p []byte, name, id string) ([]byte, error) {
 	left, right, ok := strings.Cut(id, "@")
-	if !ok || !isDotAtom(left) || right == "" || strings.ContainsAny(right, "<>@ \t") || len(id) > 900 || checkText(id) != nil {
+	bad := !ok || !isDotAtom(left) || right == "" || strings.ContainsAny(right, "<>@ \t")
+	if bad || len(id) > 900 || checkText(id) != nil {
 		return nil, fmt.Errorf("message: field %q: %q is not a message identifier", name, bound(id, 64))
 	}
 	p = append(append(p, name...), ": <"...)

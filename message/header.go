@@ -38,7 +38,7 @@ type Header struct {
 
 // Field is one header field, folded lines included, as slices of the message.
 type Field struct {
-	Name   []byte // without the white space that obsolete syntax allows before the colon; empty for a line that is no field
+	Name   []byte // without the white space that may stand before the colon; empty for a line that is no field
 	Value  []byte // after the colon, without the white space around it; folds inside are kept, see [AppendUnfolded]
 	Raw    []byte // all of it, its line ends included
 	Offset int    // of Raw, from the message's begin

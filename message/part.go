@@ -21,7 +21,10 @@ type part struct {
 	boundary string
 }
 
-const fileNameMax = 255 // octets
+const (
+	fileNameMax = 255 // octets
+	plainMax    = 780 // of a line that is sent unencoded, well below what is allowed
+)
 
 func newMultipart(subtype string, children []*part) *part {
 	return &part{header: []byte("Content-Type: multipart/" + subtype), children: children}
@@ -53,7 +56,7 @@ func textPart(subtype, text string) *part {
 func isPlain(p []byte) bool {
 	for line := range bytes.Lines(p) {
 		line, ok := bytes.CutSuffix(line, []byte("\r\n"))
-		if !ok || len(line) > foldAt*10 || bytes.HasPrefix(line, []byte("From ")) || bytes.HasSuffix(line, []byte(" ")) {
+		if !ok || len(line) > plainMax || bytes.HasSuffix(line, []byte(" ")) || bytes.HasPrefix(line, []byte("From ")) {
 			return false
 		}
 		for _, c := range line {

@@ -66,7 +66,8 @@ func (r *Report) check() error {
 
 func (r *Report) utf8Recipients() bool {
 	for i := range r.Recipients {
-		if rcpt := &r.Recipients[i]; !isASCII(rcpt.Final.Local) || !isASCII(rcpt.Final.Domain) || !isASCII(rcpt.Original.Address) {
+		rcpt := &r.Recipients[i]
+		if !isASCII(rcpt.Final.Local) || !isASCII(rcpt.Final.Domain) || !isASCII(rcpt.Original.Address) {
 			return true
 		}
 	}

@@ -135,8 +135,11 @@ func readRecipient(group message.Header) RecipientStatus {
 	}
 	if kind, text, ok := strings.Cut(unfolded(group, "Diagnostic-Code"), ";"); ok {
 		text = strings.Join(strings.Fields(clean(text, maxReply, true)), " ") // folding adds spaces
-		if rcpt.Diagnostic = parseReply(text); !strings.EqualFold(strings.TrimSpace(kind), "smtp") || rcpt.Diagnostic.IsZero() {
-			rcpt.Diagnostic, rcpt.Explanation = smtp.Reply{}, text
+		if strings.EqualFold(strings.TrimSpace(kind), "smtp") {
+			rcpt.Diagnostic = parseReply(text)
+		}
+		if rcpt.Diagnostic.IsZero() {
+			rcpt.Explanation = text
 		}
 	}
 	if rcpt.Action == 0 { // some servers leave it out; the status tells

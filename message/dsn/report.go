@@ -37,7 +37,9 @@ const (
 	Expanded                    // delivered to a list, which sends it on
 )
 
-var actionNames = [...]string{Failed: "failed", Delayed: "delayed", Delivered: "delivered", Relayed: "relayed", Expanded: "expanded"}
+var actionNames = [...]string{
+	Failed: "failed", Delayed: "delayed", Delivered: "delivered", Relayed: "relayed", Expanded: "expanded",
+}
 
 // String returns the word that stands in a report, or the empty string for the zero value.
 func (a Action) String() string {

@@ -48,9 +48,11 @@ func (r *Report) opening(o original) string {
 	case Failed:
 		return message + " could not be delivered to the recipients below. It will not be tried again for them."
 	case Delayed:
-		return message + " has not been delivered to the recipients below yet. Delivery is still being tried. You need not send it again."
+		return message + " has not been delivered to the recipients below yet. " +
+			"Delivery is still being tried. You need not send it again."
 	case Relayed:
-		return message + " was passed on to a server that does not report successful delivery. There will be no further report unless delivery fails."
+		return message + " was passed on to a server that does not report successful delivery. " +
+			"There will be no further report unless delivery fails."
 	case Expanded:
 		return message + " was delivered to the mailing lists below, which send it on."
 	default:
@@ -88,15 +90,13 @@ func (r *Report) appendRecipient(p []byte, rcpt *RecipientStatus) []byte {
 	return p
 }
 
-// sentence begins s with a capital and ends it with a period.
+// sentence begins s with a capital, unless its first word is a name, and ends it with a period.
 func sentence(s string) string {
-	if s == "" {
-		return s
+	first, _, more := strings.Cut(s, " ")
+	if more && 'a' <= s[0] && s[0] <= 'z' && !strings.ContainsAny(first, ".@") {
+		s = string(s[0]-'a'+'A') + s[1:]
 	}
-	if c := s[0]; 'a' <= c && c <= 'z' && strings.IndexByte(s, ' ') > 0 && !strings.ContainsAny(s[:strings.IndexByte(s, ' ')], ".@") {
-		s = string(c-'a'+'A') + s[1:]
-	}
-	if strings.HasSuffix(s, ".") || strings.HasSuffix(s, "!") || strings.HasSuffix(s, "?") {
+	if s == "" || strings.IndexByte(".!?", s[len(s)-1]) >= 0 {
 		return s
 	}
 	return s + "."
@@ -117,7 +117,7 @@ func (r *Report) advice() []string {
 		}
 		if text := adviceFor(rcpt.status(a)); !seen[text] {
 			seen[text] = true
-			out = append(out, text)
+			out = append(out, "What you can do: "+text)
 		}
 	}
 	return out
@@ -127,28 +127,29 @@ func (r *Report) advice() []string {
 func adviceFor(code smtp.EnhancedCode) string {
 	switch {
 	case code.Subject == 1 && code.Detail == 10:
-		return "What you can do: this domain takes no mail at all. Reach the recipient at another address or in another way."
+		return "this domain takes no mail at all. Reach the recipient at another address or in another way."
 	case code.Subject == 1:
-		return "What you can do: check the address for typing mistakes, or ask the recipient in another way for the right one."
+		return "check the address for typing mistakes, or ask the recipient in another way for the right one."
 	case code.Subject == 2 && code.Detail == 2:
-		return "What you can do: the mailbox is full. Tell the recipient in another way, or send the message again later."
+		return "the mailbox is full. Tell the recipient in another way, or send the message again later."
 	case code.Subject == 2 && code.Detail == 3, code.Subject == 3 && code.Detail == 4:
-		return "What you can do: the message is too large for this recipient. Send it in smaller parts, or put large files elsewhere and send a link."
+		return "the message is too large for this recipient. Send it in smaller parts, or put large files elsewhere " +
+			"and send a link."
 	case code.Subject == 2:
-		return "What you can do: the mailbox takes no mail at the moment. Ask the recipient in another way, or try again later."
+		return "the mailbox takes no mail at the moment. Ask the recipient in another way, or try again later."
 	case code.Subject == 3, code.Subject == 4:
-		return "What you can do: the recipient's server could not be reached or had trouble. Send the message again later; if it fails again, " +
-			"check the part of the address after the @ sign or tell the recipient's administrator."
+		return "the recipient's server could not be reached or had trouble. Send the message again later; if it " +
+			"fails again, check the part of the address after the @ sign or tell the recipient's administrator."
 	case code.Subject == 5:
-		return "What you can do: the two mail servers did not understand each other. Show this report to your administrator."
+		return "the two mail servers did not understand each other. Show this report to your administrator."
 	case code.Subject == 6:
-		return "What you can do: the recipient's server cannot take the message in the form it has. Send it in a plainer form, without unusual " +
-			"characters in addresses and without special content."
+		return "the recipient's server cannot take the message in the form it has. Send it in a plainer form, " +
+			"without unusual characters in addresses and without special content."
 	case code.Subject == 7:
-		return "What you can do: the recipient's server refused the message by its rules. Read what it said above; if it gives no way to " +
-			"resolve it, show this report to your administrator or ask the recipient to allow your mail."
+		return "the recipient's server refused the message by its rules. Read what it said above; if it gives no " +
+			"way to resolve it, show this report to your administrator or ask the recipient to allow your mail."
 	}
-	return "What you can do: read what the recipient's server said above. If that does not help, show this report to your administrator."
+	return "read what the recipient's server said above. If that does not help, show this report to your administrator."
 }
 
 // messageID returns the original's Message-ID if it is one that can stand in our header.
