@@ -414,6 +414,8 @@ func TestK4(t *testing.T) {
 					want = "40 * delivered 250 final, too many 452 rcpt, 59 * too many rcpt" // not even tried
 				case tc.name == "554 to first RCPT then close" && way.name == "bdat":
 					want = "refused 554 rcpt, 99 * unknown rcpt" // the whole message had left
+				case tc.name == "421 to tenth RCPT" && way.name == "bdat":
+					want = "9 * unknown rcpt, refused 421 rcpt, 90 * unknown rcpt"
 				}
 				if got != want {
 					t.Errorf("error %v, got\n%s\nwant\n%s", err, got, want)

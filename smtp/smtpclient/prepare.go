@@ -108,7 +108,7 @@ func (c *Conn) conclude(err *Error) {
 		case r.Status != Unsent:
 		case refusal(tx.data) && r.taken():
 			*r = RecipientResult{Reply: tx.data, Phase: PhaseData, Status: Refused}
-		case err != nil && tx.left && (err.Phase == PhaseFinal || err.Reply.IsZero()):
+		case err != nil && tx.left: // even at 421 in the middle: a peer that says so and goes on has the message
 			*r = RecipientResult{Phase: err.Phase, Status: Unknown, Err: err}
 		case err != nil:
 			*r = RecipientResult{Phase: err.Phase, Err: err}

@@ -19,14 +19,14 @@ import (
 // delivered the peer took once, what it calls refused or unsent the peer never took, and every recipient has a result.
 func TestRandomPeers(t *testing.T) {
 	t.Parallel()
-	seeds := 500
+	seeds := 1000
 	if testing.Short() {
 		seeds = 100
 	}
 	for seed := range seeds {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(uint64(seed), 7))
-			p := piped(t, randomScript(r))
+			p := pipedBy(t, randomScript(r), rand.NewPCG(uint64(seed), 8))
 			way := ways[r.IntN(len(ways))].o
 			way.LMTP = p.script.LMTP
 			var all []*smtpclient.Transaction

@@ -95,7 +95,7 @@ func (s *session) bdat(p *play, rest []byte) {
 		s.err = errBadChunk
 		return
 	}
-	if r := p.ruleAt(AtData, s.tx.from, s.count(AtData)); r != nil && r.wire == nil {
+	if r := p.ruleAt(AtData, s.tx.from, s.count(AtData), s.sink.chance); r != nil && r.wire == nil {
 		if s.obey(r, ""); s.err != nil {
 			return
 		}
@@ -147,7 +147,7 @@ type bodyWatch struct {
 }
 
 func (s *session) watchBody(p *play) bodyWatch {
-	r := p.ruleAt(AtBody, s.tx.from, s.count(AtBody))
+	r := p.ruleAt(AtBody, s.tx.from, s.count(AtBody), s.sink.chance)
 	if r == nil {
 		return bodyWatch{}
 	}
@@ -310,7 +310,7 @@ func (s *session) final(p *play, usual string, report *Received) (accepted int) 
 func (s *session) conclude(address []byte, nth int, usual string, report *Received) int {
 	reply := usual
 	code := 0
-	if r := s.play().ruleAt(AtFinal, address, nth); r == nil {
+	if r := s.play().ruleAt(AtFinal, address, nth, s.sink.chance); r == nil {
 		s.say(usual)
 		code = replyCode(usual)
 	} else {

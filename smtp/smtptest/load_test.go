@@ -103,7 +103,8 @@ func TestLoadCounts(t *testing.T) {
 	if result.Sent != 100 || result.Accepted+result.Rejected+result.Failed != 100 || done != 100 || entries != 200 {
 		t.Errorf("%+v, %d done, %d entries", result, done, entries)
 	}
-	// user1 and user10 to user19 are unknown; five drops cost a message each, and a refusal at MAIL (421 after seven) some more.
+	// user1 and user10 to user19 are unknown; five drops cost a message each, and a refusal at MAIL (421 after seven)
+	// some more.
 	if result.Rejected < 11 || result.Failed != 5 || result.FirstError == "" || result.Sessions < 14 {
 		t.Errorf("%+v", result)
 	}
@@ -174,7 +175,8 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// BenchmarkSink feeds a sink pipelined transactions of 10 KB over one TCP connection, made before: what a sink itself can take.
+// BenchmarkSink feeds a sink pipelined transactions of 10 KB over one TCP connection, made before: what a sink itself
+// can take.
 func BenchmarkSink(b *testing.B) {
 	body := strings.Repeat(strings.Repeat("x", 76)+"\r\n", 131)
 	envelope := "MAIL FROM:<sender@load.test>\r\nRCPT TO:<user@load.test>\r\n"

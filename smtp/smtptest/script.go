@@ -3,7 +3,6 @@ package smtptest
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -275,20 +274,20 @@ func replyLines(reply string) []byte {
 }
 
 // ruleAt returns the rule that acts at a point, or nil. nth counts the point from 1.
-func (p *play) ruleAt(at Point, address []byte, nth int) *runningRule {
+func (p *play) ruleAt(at Point, address []byte, nth int, chance func() float64) *runningRule {
 	for _, r := range p.rules[at] {
-		if r.applies(address, nth) {
+		if r.applies(address, nth, chance) {
 			return r
 		}
 	}
 	return nil
 }
 
-func (r *runningRule) applies(address []byte, nth int) bool {
+func (r *runningRule) applies(address []byte, nth int, chance func() float64) bool {
 	if nth < r.From || r.pattern != "" && !matches(r.pattern, strings.ToLower(string(address))) {
 		return false
 	}
-	if r.Share > 0 && rand.Float64() >= r.Share {
+	if r.Share > 0 && chance() >= r.Share {
 		return false
 	}
 	hit := r.hits.Add(1)

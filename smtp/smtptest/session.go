@@ -204,7 +204,7 @@ func (s *session) count(at Point) int {
 
 func (s *session) actNth(at Point, address []byte, nth int, usual string) int {
 	if p := s.play(); len(p.rules[at]) > 0 {
-		if r := p.ruleAt(at, address, nth); r != nil {
+		if r := p.ruleAt(at, address, nth, s.sink.chance); r != nil {
 			return s.obey(r, usual)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,9 @@ type SinkOptions struct {
 	// asks for it.
 	OnMessage func(*Received)
 	KeepBody  bool
+	// Rand decides on shares of rules. Nil takes a random one; with a given one a test repeats itself as far as its
+	// sessions come in order.
+	Rand rand.Source
 	// Logger gets what goes wrong in the sink itself. Nil discards.
 	Logger *slog.Logger
 }
@@ -63,6 +67,10 @@ type Sink struct {
 	maildir  *maildir
 	grey     greylist
 	pace     pacer
+	dice     struct {
+		mu sync.Mutex
+		r  *rand.Rand
+	}
 
 	mu struct {
 		sync.Mutex
@@ -79,7 +87,11 @@ func NewSink(o SinkOptions) (*Sink, error) {
 	if o.KeepAtMost <= 0 {
 		o.KeepAtMost = 10_000
 	}
+	if o.Rand == nil {
+		o.Rand = rand.NewPCG(rand.Uint64(), rand.Uint64())
+	}
 	s := &Sink{o: o}
+	s.dice.r = rand.New(o.Rand)
 	if err := s.SetScript(o.Script); err != nil {
 		return nil, err
 	}
@@ -100,6 +112,13 @@ func (s *Sink) SetScript(script Script) error {
 	}
 	s.play.Store(p)
 	return nil
+}
+
+// chance returns a number from 0 to 1 for a rule's share.
+func (s *Sink) chance() float64 {
+	s.dice.mu.Lock()
+	defer s.dice.mu.Unlock()
+	return s.dice.r.Float64()
 }
 
 // Counters returns the counts up to now.

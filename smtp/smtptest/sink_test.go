@@ -25,7 +25,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// talk serves one connection in memory, writes all of in at once, and returns everything the sink says until it or the talk ends.
+// talk serves one connection in memory, writes all of in at once, and returns everything the sink says until it or the
+// talk ends.
 func talk(t testing.TB, sink *Sink, in string) string {
 	t.Helper()
 	client, server := Pipe()
@@ -341,8 +342,8 @@ func TestMatches(t *testing.T) {
 	}
 }
 
-// FuzzSink: however a client's octets are cut on their way, the sink says the same and takes the same messages; and what it takes as the
-// end of a message is CRLF.CRLF.
+// FuzzSink: however a client's octets are cut on their way, the sink says the same and takes the same messages; and
+// what it takes as the end of a message is CRLF.CRLF.
 func FuzzSink(f *testing.F) {
 	const envelope = "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"
 	for _, s := range []string{
