@@ -61,7 +61,7 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 			c.put(used[i], &answer{expires: time.Now().Add(1000 * time.Hour)}, time.Now())
 		}
 		lost := 0
-		for i := range 20_000 {
+		for i := range 4_000 {
 			time.Sleep(time.Second)
 			now := time.Now()
 			c.put(key{fmt.Sprintf("once%d.example", i), wire.TypeMX}, &answer{expires: now.Add(1000 * time.Hour)}, now)
@@ -72,7 +72,7 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 				}
 			}
 		}
-		if lost > 5 {
+		if lost > 2 {
 			t.Errorf("answers in use were dropped %d times", lost)
 		}
 	})

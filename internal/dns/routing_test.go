@@ -145,7 +145,7 @@ func TestD5Aliases(t *testing.T) {
 	if _, err := r.LookupAddrs(t.Context(), "self.example"); kindOf(t, err) != dns.Loop {
 		t.Errorf("MX host that is an alias of itself: %v", err)
 	}
-	// A DNAME comes with the CNAME it means; alone it says nothing (RFC 6672, 3.4).
+	// A DNAME comes with the CNAME it means; alone it says nothing.
 	if _, err := r.LookupMX(t.Context(), "tree.example"); kindOf(t, err) != dns.NoAddress {
 		t.Errorf("DNAME: %v", err)
 	}
