@@ -233,8 +233,8 @@ type Events struct {
 	// How long a closed file is kept.
 	KeepFor time.Duration `yaml:"keep_for" range:"1h..3660d"`
 
-	// How closed files are compressed.
-	Compress string `yaml:"compress" enum:"gzip,none"`
+	// How closed files are compressed: "gzip" can be read everywhere, "zstd" costs half the time and is searched faster.
+	Compress string `yaml:"compress" enum:"gzip,zstd,none"`
 }
 
 // Log is about the program's own log.

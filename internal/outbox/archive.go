@@ -185,7 +185,8 @@ func (a *archive) compress(ctx context.Context, f archived, how Compression) (er
 	return nil
 }
 
-// squeeze copies in to out, compressed, until ctx ends. It uses one processor and favours speed: this work stands beside mail.
+// squeeze copies in to out, compressed, until ctx ends. It uses one processor and favours speed: this work stands
+// beside mail.
 func squeeze(ctx context.Context, out io.Writer, in io.Reader, how Compression) error {
 	var (
 		w   io.WriteCloser

@@ -8,16 +8,16 @@
 //
 // # At least once, with the same identity
 //
-// The log is a view of the journal. Each event's id is the position of its record and the number of the event within the
-// record, so an event that is told again after a crash carries the same id, and a reader drops repeats by it. The log's own
-// last line says where to go on; no other state is needed to miss nothing.
+// The log is a view of the journal. Each event's id is the position of its record and the number of the event within
+// the record, so an event that is told again after a crash carries the same id, and a reader drops repeats by it. The
+// log's own last line says where to go on; no other state is needed to miss nothing.
 //
-// Every second the file is synced, and only then the view advances, which lets the spool remove journal extents. What
-// a crash leaves behind: every event up to the last sync; of later ones a part, whose torn or damaged rest is cut off when
-// the log is opened and written again from the journal.
+// Every second the file is synced, and only then the view advances, which lets the spool remove journal extents. What a
+// crash leaves behind: every event up to the last sync; of later ones a part, whose torn or damaged rest is cut off
+// when the log is opened and written again from the journal.
 //
-// Events of what was refused (type refused) do not come from the journal. They are written as they come, may be lost in a
-// crash, and are dropped and counted when they come faster than the disk takes them.
+// Events of what was refused (type refused) do not come from the journal. They are written as they come, may be lost in
+// a crash, and are dropped and counted when they come faster than the disk takes them.
 //
 // # Files
 //
@@ -26,6 +26,6 @@
 //	20261121T213300.000Z-20261121T223300.000Z.jsonl.gz  compressed in the background (.zst for zstd)
 //	cursor                                              up to where current.jsonl is known to be whole
 //
-// A file is closed when it has grown to a size or an age; closed files are kept up to a number and an age. If the disk is full
-// or fails, the log waits, tries again and goes on where it stood; the journal keeps what is not yet told.
+// A file is closed when it has grown to a size or an age; closed files are kept up to a number and an age. If the disk
+// is full or fails, the log waits, tries again and goes on where it stood; the journal keeps what is not yet told.
 package outbox

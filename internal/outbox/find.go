@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -24,9 +23,10 @@ const clockSlack = time.Minute
 
 const defaultFound = 10_000
 
-// Find returns what the log holds of one message, oldest first, repeats left out. At most limit events are returned; 0 means 10,000. It reads
-// files from the time of the message on and stops when every recipient has its final event, so the life of a fresh message is found in
-// milliseconds and that of an old one at the rate of decompression; ctx bounds the time. On an error what was found so far is returned with it.
+// Find returns what the log holds of one message, oldest first, repeats left out. At most limit events are returned; 0
+// means 10,000. It reads files from the time of the message on and stops when every recipient has its final event, so
+// the life of a fresh message is found in milliseconds and that of an old one at the rate of decompression; ctx bounds
+// the time. On an error what was found so far is returned with it.
 func (l *Log) Find(ctx context.Context, id message.ID, limit int) ([]event.Event, error) {
 	return Find(ctx, l.options.Dir, id, limit)
 }
@@ -36,7 +36,10 @@ func Find(ctx context.Context, dir string, id message.ID, limit int) ([]event.Ev
 	if limit <= 0 {
 		limit = defaultFound
 	}
-	s := search{needle: []byte(`"message":"` + id.String() + `"`), limit: limit, seen: make(map[string]bool), final: make(map[string]bool)}
+	s := search{
+		needle: []byte(`"message":"` + id.String() + `"`), limit: limit,
+		seen: make(map[string]bool), final: make(map[string]bool),
+	}
 	files, err := closedFiles(dir)
 	if err != nil {
 		return nil, err
@@ -84,20 +87,35 @@ func (s *search) file(ctx context.Context, dir string, f archived) error {
 		return err
 	}
 	defer done()
-	lines := bufio.NewReaderSize(r, 1<<18)
+	return s.scan(r)
+}
+
+// scan takes what it wants from the lines of one file. Most chunks hold nothing of it and are not even cut into lines.
+func (s *search) scan(r io.Reader) error {
+	buf := make([]byte, 0, 1<<18)
 	for {
-		line, err := readLine(lines)
-		if bytes.Contains(line, s.needle) {
-			s.take(line)
+		if len(buf) == cap(buf) { // no event is that long
+			buf = buf[:0]
 		}
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		end := bytes.LastIndexByte(buf, '\n') + 1
+		if bytes.Contains(buf[:end], s.needle) {
+			for line := range bytes.Lines(buf[:end]) {
+				if bytes.Contains(line, s.needle) {
+					s.take(line)
+				}
+				if len(s.found) >= s.limit {
+					return nil
+				}
+			}
+		}
+		buf = append(buf[:0], buf[end:]...)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
-		}
-		if len(s.found) >= s.limit {
-			return nil
 		}
 	}
 }

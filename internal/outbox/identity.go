@@ -7,15 +7,15 @@ import (
 	"github.com/godwit-mta/godwit/internal/journal"
 )
 
-// place says which event of the journal comes next: of the record at from, or the first one after it, the first skip events are
-// told already.
+// place says which event of the journal comes next: of the record at from, or the first one after it, the first skip
+// events are told already.
 type place struct {
 	from journal.Position
 	skip int
 }
 
-// The id of an event from the journal is the position of its record in 16 hexadecimal digits, a hyphen, and the number of the event
-// within the record.
+// The id of an event from the journal is the position of its record in 16 hexadecimal digits, a hyphen, and the number
+// of the event within the record.
 const positionDigits = 16
 
 func appendID(dst []byte, p journal.Position, index int) []byte {

@@ -64,7 +64,8 @@ type Log struct {
 	archive archive
 }
 
-// New opens the log in o.Dir and finds out where it stands: it cuts off what a crash left half-written. It starts nothing.
+// New opens the log in o.Dir and finds out where it stands: it cuts off what a crash left half-written. It starts
+// nothing.
 func New(o Options) (*Log, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -111,8 +112,8 @@ func (l *Log) Reopen() {
 	l.wakeLocked()
 }
 
-// Refused writes an event that is in no journal. It never blocks; what comes faster than it can be written is dropped and counted.
-// An event without an id gets one.
+// Refused writes an event that is in no journal. It never blocks; what comes faster than it can be written is dropped
+// and counted. An event without an id gets one.
 func (l *Log) Refused(e *event.Event) {
 	if e.ID == "" {
 		named := *e
@@ -137,8 +138,8 @@ func (l *Log) wakeLocked() {
 	}
 }
 
-// Run writes events until ctx ends, then what is left in the journal, and returns when all is synced. Failures of the disk
-// are waited out. The error is that of the journal if it failed.
+// Run writes events until ctx ends, then what is left in the journal, and returns when all is synced. Failures of the
+// disk are waited out. The error is that of the journal if it failed.
 func (l *Log) Run(ctx context.Context) error {
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
@@ -251,8 +252,8 @@ func (l *Log) untilDue(now time.Time) time.Duration {
 	return max(pause, 0)
 }
 
-// wait returns when there may be something to do. After a round that told something it only lets events gather; otherwise it
-// sleeps until there is a record or an event, or the time of the next sync has come.
+// wait returns when there may be something to do. After a round that told something it only lets events gather;
+// otherwise it sleeps until there is a record or an event, or the time of the next sync has come.
 func (l *Log) wait(ctx context.Context, reader journal.Reader, told bool) error {
 	if told {
 		select {

@@ -18,8 +18,8 @@ import (
 
 const cursorName = "cursor"
 
-// cursor says up to where the current file is known to be whole and what comes after that. It saves time and bridges a rotation; the
-// lines of the current file say more.
+// cursor says up to where the current file is known to be whole and what comes after that. It saves time and bridges a
+// rotation; the lines of the current file say more.
 type cursor struct {
 	Position journal.Position `json:"position"`
 	Skip     int              `json:"skip"`

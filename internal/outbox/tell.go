@@ -24,8 +24,8 @@ type part struct {
 	from, to int
 }
 
-// append appends the lines of one record to dst, but for the first skip events, which were told before. It allocates once for
-// each record that has events.
+// append appends the lines of one record to dst, but for the first skip events, which were told before. It allocates
+// once for each record that has events.
 func (t *teller) append(dst []byte, p journal.Position, r *spool.Record, skip int) []byte {
 	t.text, t.parts, t.events = t.text[:0], t.parts[:0], t.events[:0]
 	t.events = grow(t.events, 1+2*len(r.Changes)) // parts point into it, so it must not move below

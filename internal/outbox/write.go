@@ -13,7 +13,8 @@ import (
 	"github.com/godwit-mta/godwit/internal/journal"
 )
 
-// drain tells what there is, until the end of the journal, and hands it to the operating system. It syncs on its way when it is time.
+// drain tells what there is, until the end of the journal, and hands it to the operating system. It syncs on its way
+// when it is time.
 func (l *Log) drain(ctx context.Context, reader journal.Reader) (told bool, err error) {
 	for ctx.Err() == nil {
 		entry, err := reader.Next(ctx, false)
