@@ -241,6 +241,9 @@ func TestSendEveryWay(t *testing.T) {
 			t.Parallel()
 			p := loopback(t, smtptest.Script{})
 			c := p.open(t, way.o)
+			if x := c.Extensions(); !x.Chunking || !x.Pipelining || !x.SMTPUTF8 || c.Banner().Code != 220 || c.RemoteAddr() == nil || c.LocalAddr() == nil {
+				t.Errorf("%+v, %s, %s, %s", x, c.Banner(), c.RemoteAddr(), c.LocalAddr())
+			}
 			var all []*smtpclient.Transaction
 			for i := range 4 {
 				tx := message(fmt.Sprintf("t%d-", i), 3, letter)
@@ -312,7 +315,7 @@ func TestSendNeedsStart(t *testing.T) {
 func TestAlive(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []func(testing.TB, smtptest.Script) *peer{loopback, piped} {
-		p := kind(t, smtptest.Script{Idle: smtptest.Duration(200 * time.Millisecond)})
+		p := kind(t, smtptest.Script{Idle: smtptest.Duration(time.Second)})
 		c := p.open(t, smtpclient.Options{})
 		tx := message("x", 1, letter)
 		if err := c.Send(t.Context(), tx); err != nil {
