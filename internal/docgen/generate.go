@@ -11,6 +11,8 @@ const (
 	configGo      = "internal/config/config.go"
 	configExample = "docs/godwit.example.yaml"
 	rfcFile       = "docs/rfc.md"
+	eventGo       = "event/event.go"
+	eventExamples = "internal/outbox/testdata/events.jsonl"
 )
 
 // generate returns the content of every generated file by its path.
@@ -26,6 +28,9 @@ func generate() (map[string][]byte, error) {
 	}
 	if files["docs/reference/config.md"], err = configdoc.Reference(configGo, example); err != nil {
 		return nil, fmt.Errorf("configuration reference: %w", err)
+	}
+	if files["docs/reference/events.md"], err = eventsReference(eventGo, eventExamples); err != nil {
+		return nil, fmt.Errorf("reference of events: %w", err)
 	}
 	if files[rfcFile], err = rfcTable(rfcFile); err != nil {
 		return nil, fmt.Errorf("table of RFCs: %w", err)
