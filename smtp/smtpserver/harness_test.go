@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/godwit-mta/godwit/smtp"
@@ -264,4 +265,18 @@ func replyWith(code int) func(context.Context, *smtp.Envelope, *smtp.Body) smtp.
 		}
 		return smtp.Reply{Code: code, Enhanced: smtp.EnhancedCode{Class: uint16(code / 100), Subject: 3}, Text: "no"}
 	}
+}
+
+// counted is the value of a counter.
+func counted(t testing.TB, c prometheus.Collector) float64 {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	if err := reg.Register(c); err != nil {
+		t.Fatal(err)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return families[0].GetMetric()[0].GetCounter().GetValue()
 }

@@ -64,6 +64,9 @@ func (in *input) space() []byte {
 	return in.buf[in.w:]
 }
 
+// tlsHandshake begins the records of a TLS client (RFC 8446, 5.1), and no command.
+const tlsHandshake = 0x16
+
 // readLine returns the next command line without its end. The line lies in the buffer and is valid until the next read.
 //
 // A line that is longer than the limit is answered as soon as that is known, and skipped. An LF without CR ends the session: a client that
@@ -73,20 +76,20 @@ func (s *session) readLine() (line []byte, e ending) {
 	var w wait
 	for {
 		data := s.in.buffered()
-		if i := bytes.IndexByte(data[searched:], '\n'); i >= 0 {
+		if s.state == stateConnected && len(data) > 0 && data[0] == tlsHandshake {
+			return nil, endForeign // whose line may never end
+		}
+		i := bytes.IndexByte(data[searched:], '\n')
+		if i >= 0 && searched+i < s.terms.CommandLine {
 			end := searched + i
 			s.in.r += end + 1
-			if end > 0 && data[end-1] == '\r' {
-				line = data[:end-1]
-			} else if s.server.options.Normalize {
-				line = data[:end]
-			} else {
-				return nil, endBareLF
+			switch {
+			case end > 0 && data[end-1] == '\r':
+				return data[:end-1], goOn
+			case s.server.options.Normalize:
+				return data[:end], goOn
 			}
-			if end+1 > s.terms.CommandLine {
-				return nil, s.refuse(replyLineTooLong)
-			}
-			return line, goOn
+			return nil, endBareLF
 		}
 		searched = len(data)
 		if searched >= s.terms.CommandLine {
@@ -106,9 +109,6 @@ func (s *session) readLine() (line []byte, e ending) {
 		}
 		s.waiting.Store(false)
 		s.in.w += n
-		if e := s.checkFirstOctet(); e != goOn {
-			return nil, e
-		}
 	}
 }
 
@@ -141,14 +141,6 @@ func (s *session) skipLine(w wait) ending {
 		s.in.w += n
 	}
 	return endLongLine
-}
-
-// checkFirstOctet ends a session whose client begins a TLS handshake (RFC 8446, 5.1) where SMTP is spoken. There may be no line end to wait for.
-func (s *session) checkFirstOctet() ending {
-	if s.state == stateConnected && s.in.w > s.in.r && s.in.buf[s.in.r] == 0x16 {
-		return endForeign
-	}
-	return goOn
 }
 
 // wait is how long to wait for the client. The deadline of the connection may be late by slack: setting it anew at each read costs more than
