@@ -35,9 +35,9 @@ type Changed struct {
 	Set, Removed, Left []Rule
 }
 
-// Hold stops entries until they are released. A selection by tenant, domain and sender alone also makes a rule that holds such
-// mail when it is accepted from now on. An attempt that is under way goes on; if it ends without a final outcome its entries are held
-// then. Held entries do not grow too old. Durable when Hold returns.
+// Hold stops entries until they are released. A selection by tenant, domain and sender alone also makes a rule that
+// holds such mail when it is accepted from now on. An attempt that is under way goes on; if it ends without a final
+// outcome its entries are held then. Held entries do not grow too old. Durable when Hold returns.
 func (s *Scheduler) Hold(ctx context.Context, sel Selection, reason string) (Changed, error) {
 	var c Changed
 	if err := sel.check(); err != nil {
@@ -55,8 +55,8 @@ func (s *Scheduler) Hold(ctx context.Context, sel Selection, reason string) (Cha
 	return c, err
 }
 
-// Release lets held entries go on, when they were due or at once, and removes the rules that hold such mail. Rules that hold more than the selection says
-// stay and are named. Durable when Release returns.
+// Release lets held entries go on, when they were due or at once, and removes the rules that hold such mail. Rules
+// that hold more than the selection says stay and are named. Durable when Release returns.
 func (s *Scheduler) Release(ctx context.Context, sel Selection) (Changed, error) {
 	var c Changed
 	if err := sel.check(); err != nil {
@@ -78,8 +78,8 @@ func (s *Scheduler) Release(ctx context.Context, sel Selection) (Changed, error)
 	return c, err
 }
 
-// Retry makes waiting entries due now, and lifts the suspension of the queues that the selection names, so that one entry is tried at
-// once. Durable when Retry returns.
+// Retry makes waiting entries due now, and lifts the suspension of the queues that the selection names, so that one
+// entry is tried at once. Durable when Retry returns.
 func (s *Scheduler) Retry(ctx context.Context, sel Selection) (Changed, error) {
 	var c Changed
 	if err := sel.check(); err != nil {
@@ -91,8 +91,8 @@ func (s *Scheduler) Retry(ctx context.Context, sel Selection) (Changed, error) {
 	return c, err
 }
 
-// Bounce makes entries final as failed; senders who did not forbid it get a report. What is in flight and delivered by that attempt
-// stays delivered. Durable when Bounce returns.
+// Bounce makes entries final as failed; senders who did not forbid it get a report. What is in flight and delivered by
+// that attempt stays delivered. Durable when Bounce returns.
 func (s *Scheduler) Bounce(ctx context.Context, sel Selection, reason string) (Changed, error) {
 	if reason == "" {
 		reason = "an administrator of this server gave up delivery"
@@ -100,8 +100,8 @@ func (s *Scheduler) Bounce(ctx context.Context, sel Selection, reason string) (C
 	return s.finish(ctx, sel, spool.Result{Outcome: spool.Bounced, Reason: event.Operator, Explanation: reason})
 }
 
-// Cancel makes entries final without a report. What is in flight and delivered by that attempt stays delivered. Durable when Cancel
-// returns.
+// Cancel makes entries final without a report. What is in flight and delivered by that attempt stays delivered.
+// Durable when Cancel returns.
 func (s *Scheduler) Cancel(ctx context.Context, sel Selection, reason string) (Changed, error) {
 	if reason == "" {
 		reason = "cancelled by an administrator of this server"
@@ -123,8 +123,9 @@ func (s *Scheduler) finish(ctx context.Context, sel Selection, r spool.Result) (
 // batch is how many entries an action that must look at each of them changes at a time.
 const batch = 512
 
-// act does what the operator wants with the entries of sel. Claimed entries that nobody has begun are given back before, so that they
-// are changed like waiting ones, and after, for those claimed meanwhile, of which the spool has noted what is to become.
+// act does what the operator wants with the entries of sel. Claimed entries that nobody has begun are given back
+// before, so that they are changed like waiting ones, and after, for those claimed meanwhile, of which the spool has
+// noted what is to become.
 func (s *Scheduler) act(ctx context.Context, sel Selection, c *Changed, do func(spool.Filter) (int, error)) error {
 	if sel.State == 0 {
 		s.giveBack(sel)

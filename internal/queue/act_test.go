@@ -67,7 +67,8 @@ func TestHoldOfAQueueCountsForLaterMail(t *testing.T) {
 		again.prepare(t, o, &deliver{f: slow})
 		again.run()
 		defer again.stop()
-		if got := again.s.Rules(); len(got) != 1 || got[0].key() != rules[0].key() || got[0].Reason != "their postmaster asked" {
+		got := again.s.Rules()
+		if len(got) != 1 || got[0].key() != rules[0].key() || got[0].Reason != "their postmaster asked" {
 			t.Fatalf("rules after the restart: %+v", got)
 		}
 		again.accept(again.message("t", "a.example"))
@@ -325,7 +326,8 @@ func TestWhy(t *testing.T) {
 			"dead.example waiting suspended: destination suspended until " + early,
 			": connection refused by mx1.example.com [192.0.2.1]:25 (3 tries, first at " + early,
 			"dead.example queue suspended: destination suspended until " + early,
-			"odd.example waiting paused: this server could not make the attempt and tries again in 500ms: no file handle is free",
+			"odd.example waiting paused: this server could not make the attempt and tries again in 500ms: " +
+				"no file handle is free",
 		} {
 			if !strings.Contains(text+"\n", want) {
 				t.Errorf("nowhere: %s\nin\n%s", want, text)
@@ -342,7 +344,8 @@ func TestWhyNamesTheLimitOfTheServer(t *testing.T) {
 			b.accept(b.message("t", fmt.Sprint("d", i)))
 		}
 		synctest.Wait()
-		want := "the one attempt is under way that tenant t may make at destinations that have not answered lately; the queue waits for its turn"
+		want := "the one attempt is under way that tenant t may make at destinations that have not answered lately; " +
+			"the queue waits for its turn"
 		got := make(map[Code]int)
 		for _, w := range b.s.Explain(b.copies(spool.Filter{})...) {
 			got[w.Code]++

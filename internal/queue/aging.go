@@ -14,9 +14,9 @@ import (
 // agingBatch is how many entries are dealt with at a time.
 const agingBatch = 4096
 
-// age looks, until ctx ends, for entries that are too old or late enough for a notice. It does not matter what holds an entry up: a
-// suspended destination, a full window, a long line; only what an operator holds does not age, and what is in flight is judged when its
-// attempt ends.
+// age looks, until ctx ends, for entries that are too old or late enough for a notice. It does not matter what holds
+// an entry up: a suspended destination, a full window, a long line; only what an operator holds does not age, and what
+// is in flight is judged when its attempt ends.
 func (s *Scheduler) age(ctx context.Context) {
 	timer := time.NewTicker(s.o.Poll)
 	defer timer.Stop()
@@ -160,8 +160,10 @@ func (s *Scheduler) aged(e *spool.Entry, last *spool.Result) spool.Result {
 func (s *Scheduler) agedText(e *spool.Entry) string {
 	last := &e.Last
 	s.mu.Lock()
-	if q := s.mu.queues[e.Queue()]; q != nil && q.health.last != nil && (e.Attempts == 0 || e.LastAttempt.Before(q.health.at)) {
-		last = q.health.last
+	if q := s.mu.queues[e.Queue()]; q != nil && q.health.last != nil {
+		if e.Attempts == 0 || e.LastAttempt.Before(q.health.at) {
+			last = q.health.last
+		}
 	}
 	s.mu.Unlock()
 	return givenUp(e.Message, last)

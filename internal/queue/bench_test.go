@@ -23,8 +23,8 @@ func (n *null) Settle(a *spool.Attempt, done func(error)) { done(nil) }
 func (n *null) Return([]*spool.Entry)                     {}
 func (n *null) Queues() []spool.QueueStat                 { return nil }
 
-// BenchmarkFreshToSettled is one fresh message through the scheduler: Fresh, worker, verdict, Settle. What the Deliverer and the spool cost
-// comes on top. cpu-ns/op counts all threads.
+// BenchmarkFreshToSettled is one fresh message through the scheduler: Fresh, worker, verdict, Settle. What the
+// Deliverer and the spool cost comes on top. cpu-ns/op counts all threads.
 func BenchmarkFreshToSettled(b *testing.B) {
 	for _, queues := range []int{1, 1000} {
 		b.Run(fmt.Sprint(queues, "queues"), func(b *testing.B) {
@@ -38,7 +38,9 @@ func BenchmarkFreshToSettled(b *testing.B) {
 				attempt.Put(a)
 				return Verdict{Attempt: a}
 			}}
-			s, err := New(Options{Spool: &null{}, Deliverer: d, Hostname: "mta.example.org", Store: &memory{}, IDs: message.NewIDs(nil)})
+			s, err := New(Options{
+				Spool: &null{}, Deliverer: d, Hostname: "mta.example.org", Store: &memory{}, IDs: message.NewIDs(nil),
+			})
 			if err != nil {
 				b.Fatal(err)
 			}

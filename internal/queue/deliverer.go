@@ -30,26 +30,28 @@ type Verdict struct {
 	// given back and tried again soon, and the try does not count.
 	Attempt *spool.Attempt
 
-	// Destination says that the attempt failed for a reason that concerns everyone who mails there (no address found, no
-	// connection, refused at the greeting), and nothing about these recipients. After a few such failures the queue is
-	// suspended as a whole and probed with one entry at a time. False when any recipient got an answer of its own.
+	// Destination says that the attempt failed for a reason that concerns everyone who mails there (no address found,
+	// no connection, refused at the greeting), and nothing about these recipients. After a few such failures the queue
+	// is suspended as a whole and probed with one entry at a time. False when any recipient got an answer of its own.
 	Destination bool
 
 	// RetryAfter, if not nil, is parallel to Attempt.Results: how long the site asks to wait before the next attempt
-	// (greylisting, "try again in 5 minutes"). Zero means the schedule alone decides. It only counts for Deferred results. What can
-	// be tried again this instant (a kept connection found closed, 452 too many recipients) the Deliverer tries again itself.
+	// (greylisting, "try again in 5 minutes"). Zero means the schedule alone decides. It only counts for Deferred
+	// results. What can be tried again this instant (a kept connection found closed, 452 too many recipients) the
+	// Deliverer tries again itself.
 	RetryAfter []time.Duration
 }
 
-// Job is the work of one attempt: entries of one message for one site. Most have all entries of the message in one queue; when
-// other queues hold entries of the same message for the same site (several domains, one set of MX hosts), these come with it.
+// Job is the work of one attempt: entries of one message for one site. Most have all entries of the message in one
+// queue; when other queues hold entries of the same message for the same site (several domains, one set of MX hosts),
+// these come with it.
 type Job struct {
 	Message *spool.Message
 	Key     spool.QueueKey // the queue whose turn it is; Key.Domain is what is resolved
 	Entries []*spool.Entry // at least one
 
-	// Body returns the message's bytes, retained for the caller, from memory or from the journal. An error means the bytes cannot
-	// be read now: the entries get the outcome spool.None.
+	// Body returns the message's bytes, retained for the caller, from memory or from the journal. An error means the
+	// bytes cannot be read now: the entries get the outcome spool.None.
 	Body func(ctx context.Context) (*smtp.Body, error)
 
 	mu    sync.Mutex
@@ -63,7 +65,8 @@ type Phase struct {
 	Since time.Time // when this phase began
 }
 
-// Enter notes that the attempt has come to the named phase with host. It is cheap and may be called as often as there are phases.
+// Enter notes that the attempt has come to the named phase with host. It is cheap and may be called as often as there
+// are phases.
 func (j *Job) Enter(name, host string, now time.Time) {
 	j.mu.Lock()
 	j.phase = Phase{Name: name, Host: host, Since: now}

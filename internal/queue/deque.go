@@ -1,7 +1,7 @@
 package queue
 
-// deque is a first-in first-out ring that also finds what it holds by number: Push numbers its values upwards without a gap, and
-// At finds the value of a number until it is popped. The zero value is empty.
+// deque is a first-in first-out ring that also finds what it holds by number: Push numbers its values upwards without
+// a gap, and At finds the value of a number until it is popped. The zero value is empty.
 type deque[T any] struct {
 	buf  []T    // length is zero or a power of two
 	head uint64 // number of the oldest value

@@ -21,7 +21,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-// table is a spool without a disk that checks how it is used: nobody may settle or return what is not claimed, nor claim what is not due.
+// table is a spool without a disk that checks how it is used: nobody may settle or return what is not claimed, nor
+// claim what is not due.
 type table struct {
 	t    *testing.T
 	sink spool.Sink
@@ -101,7 +102,8 @@ func (f *table) Body(context.Context, *spool.Message) (*smtp.Body, error) {
 	return smtp.BodyOf([]byte("Subject: test\r\n\r\nhello\r\n")), nil
 }
 
-func (f *table) Claim(_ context.Context, key spool.QueueKey, now time.Time, limit int, next func(*spool.Entry) time.Time) ([]*spool.Entry, error) {
+func (f *table) Claim(_ context.Context, key spool.QueueKey, now time.Time, limit int,
+	next func(*spool.Entry) time.Time) ([]*spool.Entry, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.claimErr != nil {
@@ -264,7 +266,8 @@ func (f *table) end(e *spool.Entry) {
 		delete(f.entries, e)
 		n := e.Recipient().Notify
 		failed := e.Last.Outcome == spool.Bounced || e.Last.Outcome == spool.Expired
-		if !e.Message.From.IsNull() && (failed && n.Failure() || e.Last.Outcome == spool.Delivered && n.Success() && !e.Last.RemoteDSN) {
+		success := e.Last.Outcome == spool.Delivered && !e.Last.RemoteDSN
+		if !e.Message.From.IsNull() && (failed && n.Failure() || success && n.Success()) {
 			f.unreported[e.Message] = append(f.unreported[e.Message], e)
 		}
 	}
@@ -335,7 +338,8 @@ func (f *table) granted(e *spool.Entry) bool {
 	return true
 }
 
-func (f *table) Entries(_ context.Context, filter spool.Filter, limit int, _ spool.EntryID) iter.Seq2[*spool.Entry, error] {
+func (f *table) Entries(_ context.Context, filter spool.Filter, limit int,
+	_ spool.EntryID) iter.Seq2[*spool.Entry, error] {
 	return func(yield func(*spool.Entry, error) bool) {
 		for i, e := range f.copies(filter) {
 			if limit > 0 && i == limit || !yield(e, nil) {
@@ -372,7 +376,8 @@ func (f *table) Aging(now time.Time, limit int) []*spool.Entry {
 	var all []*spool.Entry
 	for e := range f.entries {
 		m, n := e.Message, e.Recipient().Notify
-		notice := !m.DelayNotice.IsZero() && !e.DelayReported && !m.From.IsNull() && (n == 0 || n.Delay()) && !now.Before(m.DelayNotice)
+		notice := !m.DelayNotice.IsZero() && !now.Before(m.DelayNotice) && !e.DelayReported && !m.From.IsNull() &&
+			(n == 0 || n.Delay())
 		if len(all) < limit && e.State == spool.Waiting && (notice || tooOld(m, now)) {
 			c := *e
 			all = append(all, &c)
@@ -397,13 +402,16 @@ func (f *table) Unreported(_ time.Time, limit int) ([]spool.Report, error) {
 	return all, nil
 }
 
-func (f *table) AcceptReport(_ context.Context, dsn *spool.Message, body *smtp.Body, about *spool.Message, indices []int) error {
+func (f *table) AcceptReport(_ context.Context, dsn *spool.Message, body *smtp.Body, about *spool.Message,
+	indices []int) error {
 	f.mu.Lock()
 	if len(f.unreported[about]) == 0 {
 		f.mu.Unlock()
 		return spool.ErrStale
 	}
-	f.unreported[about] = slices.DeleteFunc(f.unreported[about], func(e *spool.Entry) bool { return slices.Contains(indices, e.Index) })
+	f.unreported[about] = slices.DeleteFunc(f.unreported[about], func(e *spool.Entry) bool {
+		return slices.Contains(indices, e.Index)
+	})
 	if len(f.unreported[about]) == 0 {
 		delete(f.unreported, about)
 	}
@@ -412,7 +420,8 @@ func (f *table) AcceptReport(_ context.Context, dsn *spool.Message, body *smtp.B
 	return nil
 }
 
-func (f *table) AcceptDelayNotice(_ context.Context, dsn *spool.Message, body *smtp.Body, about *spool.Message, indices []int) error {
+func (f *table) AcceptDelayNotice(_ context.Context, dsn *spool.Message, body *smtp.Body, about *spool.Message,
+	indices []int) error {
 	f.mu.Lock()
 	for e := range f.entries {
 		if e.Message == about && slices.Contains(indices, e.Index) {
@@ -571,7 +580,8 @@ func (b *bench) run() {
 		}
 		b.s.mu.Lock()
 		defer b.s.mu.Unlock()
-		if b.s.mu.active != 0 || b.s.mu.entries != 0 || b.s.mu.bytes != 0 || len(b.s.mu.siblings) != 0 || len(b.s.mu.workers) != 0 {
+		if b.s.mu.active != 0 || b.s.mu.entries != 0 || b.s.mu.bytes != 0 || len(b.s.mu.siblings) != 0 ||
+			len(b.s.mu.workers) != 0 {
 			b.t.Errorf("left behind: %d slots, %d entries, %d bytes, %d siblings, %d workers",
 				b.s.mu.active, b.s.mu.entries, b.s.mu.bytes, len(b.s.mu.siblings), len(b.s.mu.workers))
 		}

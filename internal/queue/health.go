@@ -9,9 +9,9 @@ import (
 
 // health is what a queue has learned about its destination.
 //
-// A destination that cannot be reached is not tried with each of a hundred thousand entries: after SuspendAfter failures in a row
-// the queue stops as a whole until a time of its own schedule, then one entry is tried. Its entries stay due; they are not
-// rescheduled one by one, so nothing is written for them, and the first answer lets them go on.
+// A destination that cannot be reached is not tried with each of a hundred thousand entries: after SuspendAfter
+// failures in a row the queue stops as a whole until a time of its own schedule, then one entry is tried. Its entries
+// stay due; they are not rescheduled one by one, so nothing is written for them, and the first answer lets them go on.
 type health struct {
 	failures int // attempts in a row that did not reach the destination
 	probes   int // of these, tries since the suspension began
@@ -22,9 +22,6 @@ type health struct {
 	last  *spool.Result // the last failure; nil: none
 	at    time.Time     // when it happened
 }
-
-// maxPause bounds how long a queue waits because of trouble on this side; it begins with a second and doubles.
-const maxPause = time.Minute
 
 func (h *health) stopped(now time.Time) bool { return !h.until.IsZero() && now.Before(h.until) }
 
@@ -50,10 +47,11 @@ func (h *health) failed(started, now time.Time, r spool.Result, s *Settings, ran
 	h.probes++
 }
 
-// pause notes that this server could not make an attempt, for the reason in r.
-func (h *health) pause(now time.Time, r spool.Result) {
+// pause notes that this server could not make an attempt, for the reason in r. The queue rests for first, twice as
+// long the next time in a row, and so on up to 64 times.
+func (h *health) pause(now time.Time, r spool.Result, first time.Duration) {
 	h.last, h.at = &r, now
-	wait := min(time.Second<<min(h.paused, 6), maxPause)
+	wait := first << min(h.paused, 6)
 	if h.paused == 0 {
 		h.since = now
 	}
@@ -63,8 +61,8 @@ func (h *health) pause(now time.Time, r spool.Result) {
 	}
 }
 
-// outage notices when the trouble is not with the destinations but with the way to all of them: this server's network or DNS. Queues that
-// were suspended during it need not wait for their probes when it is over.
+// outage notices when the trouble is not with the destinations but with the way to all of them: this server's network
+// or DNS. Queues that were suspended during it need not wait for their probes when it is over.
 type outage struct {
 	reached time.Time // when an attempt last got to a destination
 	missed  int       // attempts since that did not

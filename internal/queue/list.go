@@ -44,8 +44,8 @@ type List struct {
 	Entries int // entries in all queues that match
 }
 
-// List returns the queues that match q. It looks at every queue there is, but at no entry: with 20,000 queues it takes some ten
-// milliseconds, and the scheduler waits for none of it.
+// List returns the queues that match q. It looks at every queue there is, but at no entry: with 20,000 queues it takes
+// some ten milliseconds, and the scheduler waits for none of it.
 func (s *Scheduler) List(q Query) List {
 	var out List
 	now := time.Now()

@@ -47,7 +47,8 @@ func newMetrics(s *Scheduler, r prometheus.Registerer) (*metrics, error) {
 			"Entries given up because of their age. A lasting rise means that destinations were down for days."),
 		reports: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "godwit_queue_reports_total",
-			Help: "Reports sent to senders, by action. A lasting rise of failed means that mail goes to addresses that do not exist or refuse it.",
+			Help: "Reports sent to senders, by action. A lasting rise of failed means that mail goes to addresses that do not " +
+				"exist or refuse it.",
 		}, []string{"action"}),
 		panics: counter("delivery_panics_total", "Attempts that ended in a panic. Any rise is a defect to be reported."),
 	}
@@ -56,7 +57,8 @@ func newMetrics(s *Scheduler, r prometheus.Registerer) (*metrics, error) {
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.fresh, m.spilled, m.held, m.freshWait, m.claims, m.claimed, m.suspensions, m.expired, m.reports, m.panics, newCensus(s),
+		m.fresh, m.spilled, m.held, m.freshWait, m.claims, m.claimed, m.suspensions, m.expired,
+		m.reports, m.panics, newCensus(s),
 	} {
 		errs = append(errs, r.Register(c))
 	}
@@ -77,10 +79,13 @@ func newCensus(s *Scheduler) *census {
 		s:      s,
 		queues: desc("queues", "Queues in memory: those with entries, and for a minute those without."),
 		suspended: desc("suspended_queues",
-			"Queues whose destination cannot be reached for now. A lasting rise means that destinations are down, or this server's network is."),
-		attempts: desc("attempts", "Attempts under way. A value that stays at the limit means that more attempts at once are needed."),
-		window:   desc("window_entries", "Claimed entries in memory that wait for an attempt."),
-		lined:    desc("lined_tenants", "Tenants with queues that wait for one of the slots. A lasting rise means that more attempts at once are needed."),
+			"Queues whose destination cannot be reached for now. A lasting rise means that destinations are down, or this "+
+				"server's network is."),
+		attempts: desc("attempts",
+			"Attempts under way. A value that stays at the limit means that more attempts at once are needed."),
+		window: desc("window_entries", "Claimed entries in memory that wait for an attempt."),
+		lined: desc("lined_tenants",
+			"Tenants with queues that wait for one of the slots. A lasting rise means that more attempts at once are needed."),
 	}
 }
 

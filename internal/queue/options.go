@@ -13,8 +13,8 @@ import (
 	"github.com/godwit-mta/godwit/message"
 )
 
-// Options make a [Scheduler]. Spool, Deliverer, Store, IDs and Hostname are needed; for everything else the zero value means the
-// default.
+// Options make a [Scheduler]. Spool, Deliverer, Store, IDs and Hostname are needed; for everything else the zero value
+// means the default.
 type Options struct {
 	Spool     Spool
 	Deliverer Deliverer
@@ -29,15 +29,15 @@ type Options struct {
 
 	// Window bounds the entries of one queue that are claimed and held in memory, ready for an attempt. Default 10,000.
 	Window int
-	// WindowTotal and WindowBytes bound the same over all queues, in entries and in octets of the messages; one tenant gets at
-	// most half of the entries. Defaults 40,000 and 256 MiB.
+	// WindowTotal and WindowBytes bound the same over all queues, in entries and in octets of the messages; one tenant
+	// gets at most half of the entries. Defaults 40,000 and 256 MiB.
 	WindowTotal int
 	WindowBytes int64
 	// Claim is how many due entries of a queue are claimed at once. Default 100.
 	Claim int
 
-	// Poll is how often entries are looked for that have grown too old or are late enough for a notice; an expired entry is final
-	// within two polls. 1 s to 15 s in a server; shorter where all times are scaled down. Default 10 s.
+	// Poll is how often entries are looked for that have grown too old or are late enough for a notice; an expired
+	// entry is final within two polls. 1 s to 15 s in a server; shorter where all times are scaled down. Default 10 s.
 	Poll time.Duration
 
 	// Rand is the source of jitter. Default: a randomly seeded one.
@@ -49,8 +49,8 @@ type Options struct {
 
 // Settings are the options that can be replaced while the scheduler runs.
 type Settings struct {
-	// Retry holds the pauses between attempts, at least one; see [DefaultRetry]. Jitter is how far each is stretched or shortened
-	// at random, in percent, 1 to 50; negative for not at all. Default 15.
+	// Retry holds the pauses between attempts, at least one; see [DefaultRetry]. Jitter is how far each is stretched
+	// or shortened at random, in percent, 1 to 50; negative for not at all. Default 15.
 	Retry  []time.Duration
 	Jitter int
 
@@ -60,15 +60,20 @@ type Settings struct {
 	// Attempts bounds the attempts that run at once. Queues whose destination has not answered lately get at most half
 	// of them, and one tenant at most nine tenths. Default 500.
 	Attempts int
-	// Connections bounds the attempts of one queue that run at once. Default 20. A queue begins with Initial of them (default 5)
-	// and may make one more with each attempt that reaches its destination.
+	// Connections bounds the attempts of one queue that run at once. Default 20. A queue begins with Initial of them
+	// (default 5) and may make one more with each attempt that reaches its destination.
 	Connections int
 	Initial     int
 
-	// SuspendAfter is how many attempts in a row must fail to reach a destination before its queue is suspended. Default 3.
+	// SuspendAfter is how many attempts in a row must fail to reach a destination before its queue is suspended.
+	// Default 3.
 	SuspendAfter int
 	// Probes holds the pauses between tries at a suspended destination; see [DefaultProbes].
 	Probes []time.Duration
+
+	// Pause is how long a queue rests after an attempt that this server could not make, such as for want of a file
+	// handle; it doubles with each in a row, up to 64 times. Default 1 s.
+	Pause time.Duration
 }
 
 // DelayPolicy says who is told of a delay.
@@ -109,6 +114,7 @@ func (s *Settings) fill() {
 	set(&s.Connections, 20)
 	set(&s.Initial, 5)
 	set(&s.SuspendAfter, 3)
+	set(&s.Pause, time.Second)
 	s.Jitter = max(s.Jitter, 0)
 	s.Initial = min(s.Initial, s.Connections)
 }
@@ -160,6 +166,7 @@ func (s *Settings) validate() error {
 	need(s.Attempts > 0, "Attempts %d is not positive", s.Attempts)
 	need(s.Connections > 0, "Connections %d is not positive", s.Connections)
 	need(s.Initial > 0, "Initial %d is not positive", s.Initial)
+	need(s.Pause > 0, "Pause %v is not positive", s.Pause)
 	need(s.SuspendAfter > 0, "SuspendAfter %d is not positive", s.SuspendAfter)
 	return errors.Join(errs...)
 }

@@ -8,15 +8,15 @@ import (
 	"github.com/godwit-mta/godwit/message"
 )
 
-// queue is what the scheduler knows of the entries of one (tenant, destination domain). It exists while there is anything to
-// know and a minute longer; what waits in the spool costs nothing here beyond the time when the first of it is due.
-// Everything is guarded by the scheduler's lock.
+// queue is what the scheduler knows of the entries of one (tenant, destination domain). It exists while there is
+// anything to know and a minute longer; what waits in the spool costs nothing here beyond the time when the first of
+// it is due. Everything is guarded by the scheduler's lock.
 type queue struct {
 	key    spool.QueueKey
 	tenant *tenant
 
-	// Claimed entries ready for an attempt, and how much of it is live: groups that were joined to another job or taken out by
-	// an operator leave an empty place.
+	// Claimed entries ready for an attempt, and how much of it is live: groups that were joined to another job or
+	// taken out by an operator leave an empty place.
 	window  deque[group]
 	groups  int
 	entries int
@@ -168,7 +168,8 @@ func (s *Scheduler) forgetLocked(id message.ID, q *queue, number uint64) {
 	s.mu.siblings[id] = places
 }
 
-// joinLocked takes the groups of the same message in other queues that go to the same site, so that one transaction carries them all.
+// joinLocked takes the groups of the same message in other queues that go to the same site, so that one transaction
+// carries them all.
 func (s *Scheduler) joinLocked(q *queue, g group, entries []*spool.Entry, now time.Time) []*spool.Entry {
 	places := s.mu.siblings[g.message.ID]
 	if len(places) == 0 {

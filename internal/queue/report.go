@@ -24,8 +24,8 @@ const (
 // remind says that something may have to be reported.
 func (s *Scheduler) remind() { notify(s.reports) }
 
-// report tells senders what became of their mail until ctx ends. What must be told is kept by the spool, so that a crash at any moment
-// neither loses a report nor makes two of one.
+// report tells senders what became of their mail until ctx ends. What must be told is kept by the spool, so that a
+// crash at any moment neither loses a report nor makes two of one.
 func (s *Scheduler) report(ctx context.Context) {
 	timer := time.NewTicker(s.o.Poll)
 	defer timer.Stop()
@@ -90,7 +90,8 @@ func (s *Scheduler) tell(ctx context.Context, r spool.Report) error {
 	return s.send(ctx, r.Message, successes, dsn.Relayed) // to a host that does not report itself (RFC 3461, 5.2.1)
 }
 
-// send makes one report and has the spool accept it. A sender that cannot be told, for it has no proper address, is not told.
+// send makes one report and has the spool accept it. A sender that cannot be told, for it has no proper address, is
+// not told.
 func (s *Scheduler) send(ctx context.Context, about *spool.Message, entries []*spool.Entry, action dsn.Action) error {
 	indices := make([]int, len(entries))
 	for i, e := range entries {
@@ -114,7 +115,8 @@ func (s *Scheduler) send(ctx context.Context, about *spool.Message, entries []*s
 	return nil
 }
 
-// fresh drops the error that says that entries have changed since they were looked at: they come again if there is something to tell.
+// fresh drops the error that says that entries have changed since they were looked at: they come again if there is
+// something to tell.
 func fresh(err error) error {
 	if errors.Is(err, spool.ErrStale) {
 		return nil
@@ -122,9 +124,10 @@ func fresh(err error) error {
 	return err
 }
 
-// compose makes the report to the sender of m about entries, which all have the same message. The report is a message of its own,
-// with the null reverse-path, so that nobody ever reports on it (RFC 5321, 4.5.5 and 6.1; RFC 3461, 6.1).
-func (s *Scheduler) compose(ctx context.Context, about *spool.Message, entries []*spool.Entry, action dsn.Action) (*spool.Message, *smtp.Body, error) {
+// compose makes the report to the sender of m about entries, which all have the same message. The report is a message
+// of its own, with the null reverse-path, so that nobody ever reports on it (RFC 5321, 4.5.5 and 6.1; RFC 3461, 6.1).
+func (s *Scheduler) compose(ctx context.Context, about *spool.Message, entries []*spool.Entry, action dsn.Action) (
+	*spool.Message, *smtp.Body, error) {
 	now := time.Now()
 	domain, err := smtp.DomainToASCII(about.From.Domain)
 	if err != nil {
@@ -133,8 +136,8 @@ func (s *Scheduler) compose(ctx context.Context, about *spool.Message, entries [
 	id := s.o.IDs.New(now)
 	r := dsn.Report{
 		Action: action, ReportingMTA: s.o.Hostname, EnvelopeID: about.From.EnvelopeID, Arrival: about.Received,
-		From: "MAILER-DAEMON@" + s.o.Hostname, To: about.From.Path.String(), MessageID: id.String() + "@" + s.o.Hostname, Now: now,
-		UTF8: about.From.UTF8,
+		From: "MAILER-DAEMON@" + s.o.Hostname, To: about.From.Path.String(),
+		MessageID: id.String() + "@" + s.o.Hostname, Now: now, UTF8: about.From.UTF8,
 	}
 	for _, e := range entries[:min(len(entries), dsn.MaxRecipients)] {
 		r.Recipients = append(r.Recipients, status(e, action))
@@ -218,8 +221,9 @@ func reasonStatus(r event.Reason) (smtp.EnhancedCode, bool) {
 	return smtp.EnhancedCode{}, false
 }
 
-// original returns the begin of the message, of which a report carries the header, or with RET=FULL all of a small one. Only reports of
-// failure return more than headers (RFC 3461, 4.3). A message that cannot be read is reported without it: the sender must know.
+// original returns the begin of the message, of which a report carries the header, or with RET=FULL all of a small
+// one. Only reports of failure return more than headers (RFC 3461, 4.3). A message that cannot be read is reported
+// without it: the sender must know.
 func (s *Scheduler) original(ctx context.Context, m *spool.Message, action dsn.Action) (p []byte, full bool) {
 	body, err := s.o.Spool.Body(ctx, m)
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 // rulePrefix is where the store keeps rules, one key each.
 const rulePrefix = "queue/hold/"
 
-// Rule holds mail that is accepted after it was made: the lasting part of a hold on a queue, a tenant or a sender. Fields that are set must
-// all match; a rule without any holds everything.
+// Rule holds mail that is accepted after it was made: the lasting part of a hold on a queue, a tenant or a sender.
+// Fields that are set must all match; a rule without any holds everything.
 type Rule struct {
 	Tenant string    `json:"tenant,omitempty"`
 	Domain string    `json:"domain,omitempty"` // of the queue
@@ -55,8 +55,8 @@ func (r *Rule) covers(other *Rule) bool {
 		(r.Sender == "" || r.Sender == other.Sender || r.Sender[0] == '@' && strings.HasSuffix(other.Sender, r.Sender))
 }
 
-// sentBy reports whether m's reverse-path is the address sender, or at the domain if sender is "@domain". Domains are compared
-// without case, local parts exactly (RFC 5321, 2.4).
+// sentBy reports whether m's reverse-path is the address sender, or at the domain if sender is "@domain". Domains are
+// compared without case, local parts exactly (RFC 5321, 2.4).
 func sentBy(m *spool.Message, sender string) bool {
 	local, domain := cutAddress(sender)
 	from := m.From.Path

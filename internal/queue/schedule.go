@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// DefaultRetry returns the pauses between attempts: the first value follows the first attempt, and so on; the last one repeats
-// until the message is too old.
+// DefaultRetry returns the pauses between attempts: the first value follows the first attempt, and so on; the last one
+// repeats until the message is too old.
 func DefaultRetry() []time.Duration {
 	return []time.Duration{ // elapsed since the first attempt
 		2 * time.Minute,  // 2 min
@@ -53,15 +53,15 @@ const (
 	lastTry = 5 * time.Minute
 )
 
-// nextDue returns when an entry that was tried attempts times (this one included) and deferred at now is due again. hint is what
-// the remote asked for, 0 for nothing.
+// nextDue returns when an entry that was tried attempts times (this one included) and deferred at now is due again.
+// hint is what the remote asked for, 0 for nothing.
 //
-// The later of schedule and hint counts, but a hint longer than 4 h counts as 4 h: a site that says "come back in 15 minutes" is
-// obeyed, and one that says "in one second" does not lift the schedule. The first retry is the exception: a hint may bring it
-// forward, down to half of the schedule's value, since greylisting wants one quick second visit.
+// The later of schedule and hint counts, but a hint longer than 4 h counts as 4 h: a site that says "come back in 15
+// minutes" is obeyed, and one that says "in one second" does not lift the schedule. The first retry is the exception:
+// a hint may bring it forward, down to half of the schedule's value, since greylisting wants one quick second visit.
 //
-// If the schedule steps over the end of the entry's life, one last attempt is made shortly before the end, unless that would be
-// sooner than half the pause; then the entry waits for its end.
+// If the schedule steps over the end of the entry's life, one last attempt is made shortly before the end, unless that
+// would be sooner than half the pause; then the entry waits for its end.
 func nextDue(now, expires time.Time, attempts int, hint time.Duration, s *Settings, r *rand.Rand) time.Time {
 	pause := step(s.Retry, attempts-1)
 	switch hint = min(hint, maxHint); {

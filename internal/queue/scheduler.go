@@ -12,8 +12,8 @@ import (
 	"github.com/godwit-mta/godwit/message"
 )
 
-// Scheduler decides when entries are delivered. It is the spool's sink and the Deliverer's only caller. All methods may be called
-// from many goroutines.
+// Scheduler decides when entries are delivered. It is the spool's sink and the Deliverer's only caller. All methods
+// may be called from many goroutines.
 type Scheduler struct {
 	o       Options
 	log     *slog.Logger
@@ -58,19 +58,19 @@ type Scheduler struct {
 }
 
 const (
-	// maxSettling bounds the attempts whose outcomes wait to become durable. Workers wait when it is reached, so a slow disk slows
-	// delivery down instead of filling memory.
+	// maxSettling bounds the attempts whose outcomes wait to become durable. Workers wait when it is reached, so a
+	// slow disk slows delivery down instead of filling memory.
 	maxSettling = 4096
-	// sweepEvery is how often what is no longer needed is looked for, and the longest the alarms trust a timer: a clock that is set
-	// forward is noticed after this time.
+	// sweepEvery is how often what is no longer needed is looked for, and the longest the alarms trust a timer: a
+	// clock that is set forward is noticed after this time.
 	sweepEvery = 15 * time.Second
 	// idleAfter and maxIdle bound how long and how many queues without entries are remembered.
 	idleAfter = time.Minute
 	maxIdle   = 10_000
 )
 
-// New checks o, reads the rules that hold mail, and makes a scheduler. It starts nothing; what it is told by Fresh and Due before Run
-// begins is kept.
+// New checks o, reads the rules that hold mail, and makes a scheduler. It starts nothing; what it is told by Fresh and
+// Due before Run begins is kept.
 func New(o Options) (*Scheduler, error) {
 	o.fill()
 	if err := o.validate(); err != nil {
@@ -121,9 +121,9 @@ func (s *Scheduler) SetSettings(settings Settings) error {
 	return nil
 }
 
-// Run delivers until ctx ends. Then it claims no more, gives back what was not begun, waits for the attempts under way, aborts
-// them when the drain time is over, and returns when every outcome is durable. It returns an error only if the spool failed; it
-// goes on then only to be stopped.
+// Run delivers until ctx ends. Then it claims no more, gives back what was not begun, waits for the attempts under
+// way, aborts them when the drain time is over, and returns when every outcome is durable. It returns an error only if
+// the spool failed; it goes on then only to be stopped.
 func (s *Scheduler) Run(ctx context.Context) error {
 	attempts, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
@@ -275,8 +275,9 @@ func (s *Scheduler) dropLocked(q *queue) {
 	}
 }
 
-// arrangeLocked is called whenever something about q changed. It sets a worker to it, or puts it in line for a slot, or sets its alarm, or
-// notes that it is idle: after it, nothing that q could do now is left without somebody who will do it.
+// arrangeLocked is called whenever something about q changed. It sets a worker to it, or puts it in line for a slot,
+// or sets its alarm, or notes that it is idle: after it, nothing that q could do now is left without somebody who will
+// do it.
 func (s *Scheduler) arrangeLocked(q *queue, now time.Time) {
 	if q.gone || !s.mu.started || s.mu.stopping || s.mu.failed != nil {
 		return
@@ -306,8 +307,9 @@ func (s *Scheduler) arrangeLocked(q *queue, now time.Time) {
 	}
 }
 
-// engageLocked gives a ready queue one worker more, or a place in line. Only one worker is on its way to a queue at a time; it sends
-// for the next one when it has found work for itself, so a burst of mail wakes no more workers than there is work for.
+// engageLocked gives a ready queue one worker more, or a place in line. Only one worker is on its way to a queue at a
+// time; it sends for the next one when it has found work for itself, so a burst of mail wakes no more workers than
+// there is work for.
 func (s *Scheduler) engageLocked(q *queue, now time.Time) {
 	if q.waking || q.lined || q.active >= q.limit(&s.mu.settings) {
 		return
@@ -323,8 +325,8 @@ func (s *Scheduler) engageLocked(q *queue, now time.Time) {
 	w.wake <- q
 }
 
-// roomLocked reports whether there is a slot for q. What is unproven gets at most half of the slots, and a tenant leaves a tenth of
-// what it could have, so that mail of another tenant finds a slot at once.
+// roomLocked reports whether there is a slot for q. What is unproven gets at most half of the slots, and a tenant
+// leaves a tenth of what it could have, so that mail of another tenant finds a slot at once.
 func (s *Scheduler) roomLocked(q *queue) bool {
 	limit := s.mu.settings.Attempts
 	if s.mu.active >= limit || q.tenant.active >= most(limit) {
@@ -337,8 +339,8 @@ func (s *Scheduler) roomLocked(q *queue) bool {
 // most returns what one tenant may have of n slots.
 func most(n int) int { return max(1, n-max(n/10, 1)) }
 
-// pickLocked returns the queue that gets the slot that has just become free, or nil. The classes take turns, then the tenants,
-// then the queues of the tenant.
+// pickLocked returns the queue that gets the slot that has just become free, or nil. The classes take turns, then the
+// tenants, then the queues of the tenant.
 func (s *Scheduler) pickLocked(now time.Time) *queue {
 	if s.mu.active >= s.mu.settings.Attempts {
 		return nil
@@ -416,8 +418,8 @@ func (s *Scheduler) fail(err error) {
 	s.failLocked(err)
 }
 
-// failLocked notes that outcomes can no longer be recorded. Going on would deliver what is delivered already (and again after a
-// restart), so nothing is begun any more.
+// failLocked notes that outcomes can no longer be recorded. Going on would deliver what is delivered already (and
+// again after a restart), so nothing is begun any more.
 func (s *Scheduler) failLocked(err error) {
 	if s.mu.failed == nil {
 		s.mu.failed = fmt.Errorf("record outcomes: %w", err)

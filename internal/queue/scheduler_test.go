@@ -357,8 +357,8 @@ func TestPanicCostsTheAttemptOnly(t *testing.T) {
 	})
 }
 
-// whatever happens, in whatever order, nothing that is due is forgotten. Random destinations come and go, mail comes in
-// bursts, limits change; in the end everything is delivered.
+// whatever happens, in whatever order, nothing that is due is forgotten. Random destinations come and go, mail
+// comes in bursts, limits change; in the end everything is delivered.
 func TestNoWakeUpIsLost(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -9,8 +9,8 @@ import (
 
 var _ spool.Sink = (*Scheduler)(nil)
 
-// Fresh takes a message that was just accepted. What finds room in the windows is attempted as soon as a slot is free, from memory;
-// the rest is given back and comes again through the spool when its turn has come.
+// Fresh takes a message that was just accepted. What finds room in the windows is attempted as soon as a slot is free,
+// from memory; the rest is given back and comes again through the spool when its turn has come.
 func (s *Scheduler) Fresh(m *spool.Message, entries []*spool.Entry) {
 	if len(entries) == 0 {
 		return
@@ -76,8 +76,8 @@ func (s *Scheduler) ruleLocked(m *spool.Message, entries []*spool.Entry) (free, 
 	return free, held, reason
 }
 
-// admitsLocked reports whether n fresh entries of m may wait in memory. While due entries wait in the spool for their turn, a
-// quarter of the window is kept free for them.
+// admitsLocked reports whether n fresh entries of m may wait in memory. While due entries wait in the spool for their
+// turn, a quarter of the window is kept free for them.
 func (s *Scheduler) admitsLocked(q *queue, m *spool.Message, n int, now time.Time) bool {
 	room := s.o.Window
 	if q.claimable(now) {

@@ -1,16 +1,18 @@
 package queue
 
-// turns says which queue is next when there is more work than slots: tenants take turns, and the queues of one tenant take
-// turns among themselves, so that neither a tenant nor a domain with a million entries delays another by more than one attempt.
+// turns says which queue is next when there is more work than slots: tenants take turns, and the queues of one tenant
+// take turns among themselves, so that neither a tenant nor a domain with a million entries delays another by more
+// than one attempt.
 //
-// A queue that lost its work while it stood in line is found out when its turn comes; nothing is taken out of the middle.
+// A queue that lost its work while it stood in line is found out when its turn comes; nothing is taken out of the
+// middle.
 type turns struct {
 	class   class
 	tenants deque[*tenant]
 }
 
-// class parts the queues by what is known of their destination. Those that have not answered lately share a bounded part of the
-// slots, so that dead hosts with their long timeouts never hold up those that answer.
+// class parts the queues by what is known of their destination. Those that have not answered lately share a bounded
+// part of the slots, so that dead hosts with their long timeouts never hold up those that answer.
 type class uint8
 
 const (

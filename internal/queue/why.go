@@ -31,8 +31,8 @@ const (
 
 var codeNames = [...]string{
 	InFlight: "in_flight", Scheduled: "scheduled", Next: "next", QueueBusy: "queue_busy", ServerBusy: "server_busy",
-	Suspended: "suspended", Paused: "paused", Held: "held", Recording: "recording", Stopping: "stopping", Stopped: "stopped",
-	Done: "done", NothingThere: "empty",
+	Suspended: "suspended", Paused: "paused", Held: "held", Recording: "recording", Stopping: "stopping",
+	Stopped: "stopped", Done: "done", NothingThere: "empty",
 }
 
 // Codes returns all codes in order.
@@ -63,8 +63,8 @@ type Why struct {
 	Until time.Time // when something will happen by itself; zero: not known
 }
 
-// Explain says of each entry why it is still there. The entries are copies that the spool gave out moments ago; the answers are as of
-// now, so that an entry that has left meanwhile may be said to be recording its outcome.
+// Explain says of each entry why it is still there. The entries are copies that the spool gave out moments ago; the
+// answers are as of now, so that an entry that has left meanwhile may be said to be recording its outcome.
 func (s *Scheduler) Explain(entries ...*spool.Entry) []Why {
 	now := time.Now()
 	why := make([]Why, len(entries))
@@ -183,7 +183,8 @@ func (s *Scheduler) stuckLocked(q *queue, now time.Time) (Why, bool) {
 	case h.stopped(now):
 		return Why{
 			Code: Paused, Since: h.since, Until: h.until,
-			Text: "this server could not make the attempt and tries again in " + span(h.until.Sub(now)) + ": " + resultText(h.last),
+			Text: fmt.Sprintf("this server could not make the attempt and tries again in %s: %s",
+				span(h.until.Sub(now)), resultText(h.last)),
 		}, true
 	}
 	return Why{}, false

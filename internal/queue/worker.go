@@ -12,8 +12,9 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-// worker is a goroutine that makes attempts, one at a time. While it has a queue it holds one slot of that queue, of its tenant and
-// of the whole. Its fields but wake are guarded by the scheduler's lock; job is its own while an attempt is under way.
+// worker is a goroutine that makes attempts, one at a time. While it has a queue it holds one slot of that queue, of
+// its tenant and of the whole. Its fields but wake are guarded by the scheduler's lock; job is its own while an
+// attempt is under way.
 type worker struct {
 	wake  chan *queue // one place; nil sends it home
 	queue *queue
@@ -156,7 +157,8 @@ const (
 	nothing                  // nothing: none was needed, or it met trouble of this server
 )
 
-// attempt delivers the worker's job and hands the outcomes to the spool. Entries that were too old before it are expired instead.
+// attempt delivers the worker's job and hands the outcomes to the spool. Entries that were too old before it are
+// expired instead.
 func (s *Scheduler) attempt(w *worker) (Verdict, finding) {
 	j := &w.job
 	what := reached
@@ -210,7 +212,8 @@ func (s *Scheduler) deliver(j *Job) (v Verdict) {
 		bad := ""
 		if r := recover(); r != nil {
 			s.metrics.panics.Inc()
-			s.log.Error("delivery panicked", "message", j.Message.ID, "site", j.Key.Domain, "panic", r, "stack", string(debug.Stack()))
+			s.log.Error("delivery panicked", "message", j.Message.ID, "site", j.Key.Domain, "panic", r,
+				"stack", string(debug.Stack()))
 			bad = "delivery failed inside"
 		} else if a := v.Attempt; a == nil || len(a.Entries) != len(j.Entries) || len(a.Results) != len(j.Entries) {
 			s.log.Error("delivery gave no result for each entry", "message", j.Message.ID, "site", j.Key.Domain)
@@ -281,7 +284,7 @@ func (s *Scheduler) afterLocked(w *worker, q *queue, v Verdict, what finding) {
 		}
 	case untouched:
 		if s.attempts.Err() == nil {
-			q.health.pause(now, worst(v.Attempt.Results))
+			q.health.pause(now, worst(v.Attempt.Results), s.mu.settings.Pause)
 		}
 	}
 }
@@ -332,7 +335,9 @@ func (s *Scheduler) claimLocked(q *queue, now time.Time) {
 	next := stat.NextDue
 	switch {
 	case err != nil:
-		q.health.pause(after, spool.Result{Reason: event.LocalError, Explanation: "due entries cannot be claimed: " + err.Error()})
+		q.health.pause(after, spool.Result{
+			Reason: event.LocalError, Explanation: "due entries cannot be claimed: " + err.Error(),
+		}, settings.Pause)
 		next = now
 		if errors.Is(err, spool.ErrFailed) {
 			s.failLocked(err)
@@ -365,8 +370,8 @@ func (s *Scheduler) claimLocked(q *queue, now time.Time) {
 	}
 }
 
-// unruledLocked parts claimed entries into those that go on and those that a rule holds. Rules count at acceptance, so that what an operator
-// releases goes its way; but a crash may have come before that was recorded.
+// unruledLocked parts claimed entries into those that go on and those that a rule holds. Rules count at acceptance, so
+// that what an operator releases goes its way; but a crash may have come before that was recorded.
 func (s *Scheduler) unruledLocked(entries []*spool.Entry) (free, held []*spool.Entry, reason string) {
 	for _, e := range entries {
 		if e.Attempts == 0 && e.Interrupted > 0 {
