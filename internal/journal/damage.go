@@ -18,7 +18,7 @@ func (l *Log) Damage() []Damage {
 // noteDamage remembers that the octets of s from from to to are not what was written. What is known already is not noted again, nor
 // is anything of a removed segment, whose blocks may belong to another one by now.
 func (l *Log) noteDamage(s *segment, from, to int64, reason string) {
-	if s.removed.Load() {
+	if l.isGone(s) {
 		return
 	}
 	s.damaged.Store(true)
@@ -37,4 +37,35 @@ func (l *Log) noteDamage(s *segment, from, to int64, reason string) {
 	l.metrics.damage.Inc()
 	l.logger.Error("journal segment is damaged", slog.Uint64("segment", uint64(s.id)), slog.Int64("from", from),
 		slog.Int64("to", to), slog.String("reason", reason))
+}
+
+// isGone says whether s has been removed. One that only looks learns it from the directory: a removed file loses its name before its blocks
+// are used again.
+func (l *Log) isGone(s *segment) bool {
+	if s.removed.Load() {
+		return true
+	}
+	if !l.options.ReadOnly {
+		return false
+	}
+	name, err := l.findName(s.id)
+	if err != nil || name != "" {
+		return false
+	}
+	s.removed.Store(true)
+	return true
+}
+
+// findName returns the present name of a segment, or nothing.
+func (l *Log) findName(id ExtentID) (string, error) {
+	names, err := l.fs.List(l.options.Dir)
+	if err != nil {
+		return "", err
+	}
+	for _, name := range names {
+		if n, _, ok := parseSegmentName(name); ok && n == id {
+			return name, nil
+		}
+	}
+	return "", nil
 }

@@ -146,7 +146,7 @@ type Journal interface {
 type Reader interface {
 	// Next returns the next durable record. At the durable end it returns io.EOF, or, with wait, blocks until there is more, ctx
 	// ends, or the journal has failed (ErrFailed) or was closed (ErrClosed). It may be called again after io.EOF or the end of ctx.
-	// Damage is stepped over and noted in Journal.Damage. ErrRemoved: the extent being read was removed.
+	// Damage is stepped over and noted in Journal.Damage. ErrRemoved: the extent being read was removed; the next call goes on behind it.
 	Next(ctx context.Context, wait bool) (Entry, error)
 	Close() error
 }

@@ -1,6 +1,7 @@
 package journal_test
 
 import (
+	"runtime/debug"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -9,7 +10,10 @@ import (
 	"github.com/godwit-mta/godwit/internal/journal/journaltest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // the campaign makes much garbage and keeps little
+	goleak.VerifyTestMain(m)
+}
 
 func open(o journal.Options) (journal.Journal, error) { return journal.Open(o) }
 

@@ -32,7 +32,7 @@ func (l *Log) Read(ctx context.Context, p Position) (Record, error) {
 	case s == nil:
 		return Record{}, fmt.Errorf("reading %#x: %w", uint64(p), ErrRemoved)
 	}
-	f, err := l.files.acquire(s, l.nameOf)
+	f, err := l.acquire(s)
 	if errors.Is(err, errHeader) {
 		l.noteDamage(s, headerSize, limit, err.Error())
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -41,7 +41,7 @@ func (l *Log) Read(ctx context.Context, p Position) (Record, error) {
 		return Record{}, fmt.Errorf("reading %#x: %w", uint64(p), err)
 	}
 	r, err := l.readRecord(f, s, p, limit)
-	if err != nil && s.removed.Load() {
+	if err != nil && l.isGone(s) {
 		err = ErrRemoved // its blocks may belong to another segment by now
 	}
 	if err != nil {
@@ -54,12 +54,6 @@ func (l *Log) Read(ctx context.Context, p Position) (Record, error) {
 		return Record{}, err
 	}
 	return r, nil
-}
-
-func (l *Log) nameOf(s *segment) string {
-	l.segs.RLock()
-	defer l.segs.RUnlock()
-	return s.name
 }
 
 func (l *Log) readRecord(f *readFile, s *segment, p Position, limit int64) (Record, error) {

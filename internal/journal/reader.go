@@ -39,7 +39,7 @@ func (r *reader) Next(ctx context.Context, wait bool) (Entry, error) {
 			return Entry{}, context.Cause(ctx)
 		}
 		if r.seg != nil && r.seg.removed.Load() {
-			return Entry{}, fmt.Errorf("reading from %#x: %w", uint64(r.at), ErrRemoved)
+			return Entry{}, r.skipRemoved()
 		}
 		if r.seg != nil && r.at.offset() < r.window.limit {
 			e, ok, err := r.step()
@@ -71,6 +71,13 @@ func (r *reader) Next(ctx context.Context, wait bool) (Entry, error) {
 			return Entry{}, ErrClosed
 		}
 	}
+}
+
+// skipRemoved leaves a segment that was removed. It returns ErrRemoved.
+func (r *reader) skipRemoved() error {
+	at := r.at
+	r.at = position(r.seg.id+1, headerSize)
+	return errors.Join(fmt.Errorf("reading from %#x: %w", uint64(at), ErrRemoved), r.leave())
 }
 
 // advance sees whether the segment has grown, or goes to the next one.
@@ -109,10 +116,13 @@ func (r *reader) enter(s *segment, limit int64, sealed bool) error {
 	if r.at.extent() != s.id {
 		r.at = position(s.id, headerSize)
 	}
-	file, err := r.log.files.acquire(s, r.log.nameOf)
+	file, err := r.log.acquire(s)
 	switch {
 	case errors.Is(err, errHeader):
 		r.window.reset(nil, s.id, 0, limit) // step notes it
+	case errors.Is(err, ErrRemoved):
+		r.seg = s // Next sees that it is
+		return nil
 	case err != nil:
 		return fmt.Errorf("reading segment %d: %w", s.id, err)
 	default:

@@ -249,6 +249,9 @@ func (l *Log) recoverSegment(s *segment, before Position) (err error) {
 			slog.Int64("records", scan.records), slog.Int64("unused", size-end))
 	}
 	if l.options.ReadOnly {
+		if l.isGone(s) {
+			return fmt.Errorf("it was removed meanwhile: %w", oserror.ErrNotExist)
+		}
 		s.end, s.sealed = end, true
 		return nil
 	}

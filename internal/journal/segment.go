@@ -87,8 +87,31 @@ type readFile struct {
 	dropped bool // no longer in the table; closed with the last reference
 }
 
-// acquire opens s for reading or shares what is open. nameOf tells its present name: a segment is renamed when sealed.
-func (r *readFiles) acquire(s *segment, nameOf func(*segment) string) (*readFile, error) {
+// acquire opens s for reading or shares what is open.
+func (l *Log) acquire(s *segment) (*readFile, error) {
+	f, err := l.files.acquire(s, l.nameOf)
+	if err != nil && l.isGone(s) {
+		return nil, ErrRemoved
+	}
+	return f, err
+}
+
+// nameOf returns the present name of s, which changes when s is sealed.
+func (l *Log) nameOf(s *segment) (string, error) {
+	if l.options.ReadOnly {
+		// Another process may have sealed or removed it.
+		name, err := l.findName(s.id)
+		if err == nil && name == "" {
+			err = oserror.ErrNotExist
+		}
+		return name, err
+	}
+	l.segs.RLock()
+	defer l.segs.RUnlock()
+	return s.name, nil
+}
+
+func (r *readFiles) acquire(s *segment, nameOf func(*segment) (string, error)) (*readFile, error) {
 	r.mu.Lock()
 	if f := r.mu.open[s.id]; f != nil {
 		r.useLocked(f)
@@ -99,15 +122,9 @@ func (r *readFiles) acquire(s *segment, nameOf func(*segment) string) (*readFile
 
 	f, err := r.openFile(s, nameOf)
 	if err != nil {
-		if s.removed.Load() {
-			return nil, ErrRemoved
-		}
 		return nil, err
 	}
 	header, err := readHeader(f, s.id)
-	if err != nil && s.removed.Load() {
-		return nil, errors.Join(ErrRemoved, f.Close())
-	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("reading header of segment %d: %w", s.id, err), f.Close())
 	}
@@ -137,14 +154,19 @@ func (r *readFiles) useLocked(f *readFile) {
 	f.used = r.mu.clock
 }
 
-func (r *readFiles) openFile(s *segment, nameOf func(*segment) string) (vfs.File, error) {
-	for {
-		name := nameOf(s)
-		f, err := r.fs.Open(r.fs.PathJoin(r.dir, name))
-		if err == nil || !oserror.IsNotExist(err) || nameOf(s) == name {
-			return f, err
+func (r *readFiles) openFile(s *segment, nameOf func(*segment) (string, error)) (vfs.File, error) {
+	name, err := nameOf(s)
+	for err == nil {
+		f, failed := r.fs.Open(r.fs.PathJoin(r.dir, name))
+		if failed == nil {
+			return f, nil
+		}
+		tried := name
+		if name, err = nameOf(s); name == tried || !oserror.IsNotExist(failed) {
+			err = failed
 		}
 	}
+	return nil, err
 }
 
 // evictLocked closes the file unused for longest when there are too many.

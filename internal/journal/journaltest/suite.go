@@ -432,6 +432,9 @@ func testRemoveUnderReader(t *testing.T, open Open) {
 	if _, err := r.Next(t.Context(), false); !errors.Is(err, journal.ErrRemoved) {
 		t.Errorf("next in a removed extent: %v", err)
 	}
+	if e, err := r.Next(t.Context(), false); err != nil || e.Position != j.Extents()[0].First {
+		t.Errorf("behind the removed extent: %+v, %v", e, err)
+	}
 	if d := j.Damage(); len(d) > 0 {
 		t.Errorf("damage %+v", d)
 	}
