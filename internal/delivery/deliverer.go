@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -78,11 +79,21 @@ func (d *Deliverer) Site(domain string) (string, bool) { return d.siteOf(domain)
 
 // Deliver implements [queue.Deliverer].
 func (d *Deliverer) Deliver(ctx context.Context, j *queue.Job) queue.Verdict {
-	a := attempt{d: d, ctx: ctx, job: j}
+	a := attempts.Get().(*attempt)
+	*a = attempt{d: d, ctx: ctx, job: j, pending: a.pending[:0]}
 	a.begin()
 	a.deliver()
-	return a.end()
+	v := a.end()
+	if cap(a.pending) > maxKeptRecipients {
+		a.pending = nil
+	}
+	*a = attempt{pending: a.pending}
+	attempts.Put(a)
+	return v
 }
+
+// attempts are reused: nothing refers to one when its Deliver has returned.
+var attempts = sync.Pool{New: func() any { return new(attempt) }}
 
 // attempt is the work of one Deliver.
 type attempt struct {
@@ -92,7 +103,6 @@ type attempt struct {
 
 	record  *spool.Attempt
 	pending []int // entries without a decision, by their index in the job
-	few     [8]int
 	site    string
 	backup  bool // the session under way is with a host of second choice
 
@@ -120,7 +130,6 @@ func (a *attempt) begin() {
 	}
 	a.record.Message, a.record.Entries = a.job.Message, a.job.Entries
 	a.record.Started = time.Now()
-	a.pending = a.few[:0]
 	for i := range n {
 		a.pending = append(a.pending, i)
 	}
@@ -169,8 +178,15 @@ func (a *attempt) deliver() {
 	a.failures = append(a.failures, f.failures...)
 }
 
-// stopped reports that the server aborts.
-func (a *attempt) stopped() bool { return a.ctx.Err() != nil }
+// stopped reports that the server aborts. A deadline counts as soon as it has passed: whoever took it from the context may have
+// given up a moment before the context ends.
+func (a *attempt) stopped() bool {
+	if a.ctx.Err() != nil {
+		return true
+	}
+	deadline, ok := a.ctx.Deadline()
+	return ok && !time.Now().Before(deadline)
+}
 
 // over reports that nothing more is to be tried.
 func (a *attempt) over() bool { return len(a.pending) == 0 || a.bodyFailed || a.stopped() }

@@ -34,6 +34,8 @@ type world struct {
 	stop context.CancelFunc
 }
 
+type conn = net.Conn
+
 // zeroReader gives the same random bits to all tests.
 type zeroReader struct{}
 
@@ -47,9 +49,14 @@ type mx struct {
 	script  *smtptest.Script
 }
 
-// newWorld starts a world. In zones, and nowhere else, "PORT" stands for nothing: MX hosts all listen on one port that is the
-// deliverer's.
+// newWorld starts a world whose sinks keep what they get.
 func newWorld(t testing.TB, zones string, change func(*Options), hosts ...mx) (*world, []*smtptest.Sink) {
+	t.Helper()
+	return newWorldOf(t, zones, change, smtptest.SinkOptions{Keep: true, Hash: true}, hosts...)
+}
+
+// newWorldOf starts a world. All hosts listen on one port, the one that the deliverer takes for that of MX hosts.
+func newWorldOf(t testing.TB, zones string, change func(*Options), kind smtptest.SinkOptions, hosts ...mx) (*world, []*smtptest.Sink) {
 	t.Helper()
 	w := &world{t: t, ids: message.NewIDs(zeroReader{})}
 	var listeners []net.Listener
@@ -78,7 +85,8 @@ func newWorld(t testing.TB, zones string, change func(*Options), hosts ...mx) (*
 			}
 			continue
 		}
-		sink, err := smtptest.NewSink(smtptest.SinkOptions{Script: *h.script, Keep: true, Hash: true})
+		kind.Script = *h.script
+		sink, err := smtptest.NewSink(kind)
 		if err != nil {
 			t.Fatal(err)
 		}

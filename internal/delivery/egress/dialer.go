@@ -48,9 +48,12 @@ func (t Target) String() string {
 	return fmt.Sprintf("%s [%s]:%d", t.Host, t.Addr.Addr(), t.Addr.Port())
 }
 
-// DialFunc makes one TCP connection from local, if valid, to an address. It must call control, if not nil, with the socket before it
-// connects, as [net.Dialer] does; a function that makes no sockets may leave that out.
-type DialFunc func(ctx context.Context, local netip.Addr, to netip.AddrPort, control func(network, address string, c syscall.RawConn) error) (net.Conn, error)
+// ControlFunc looks at a socket before it connects, as [net.Dialer.Control] does.
+type ControlFunc func(network, address string, c syscall.RawConn) error
+
+// DialFunc makes one TCP connection to an address, from local if that is valid. It must call control with the socket before that connects; a
+// function that makes no sockets may leave that out.
+type DialFunc func(ctx context.Context, local netip.Addr, to netip.AddrPort, control ControlFunc) (net.Conn, error)
 
 // DialerOptions configures a [Dialer]. Zero values mean the defaults named beside each field.
 type DialerOptions struct {
@@ -96,7 +99,7 @@ func (d *Dialer) Unusable(a netip.Addr) (reason string, bad bool) {
 		return "", false
 	}
 	for _, p := range *d.allowed.Load() {
-		if p.Contains(a) || a.Is4In6() && p.Contains(a.Unmap()) {
+		if p.Contains(a) { // never a mapped address: the sockets would take it for another
 			return "", false
 		}
 	}
@@ -104,7 +107,7 @@ func (d *Dialer) Unusable(a netip.Addr) (reason string, bad bool) {
 }
 
 // DialTCP is the usual DialFunc.
-func DialTCP(ctx context.Context, local netip.Addr, to netip.AddrPort, control func(network, address string, c syscall.RawConn) error) (net.Conn, error) {
+func DialTCP(ctx context.Context, local netip.Addr, to netip.AddrPort, control ControlFunc) (net.Conn, error) {
 	d := net.Dialer{
 		Control:       control,
 		FallbackDelay: -1, // one address: nothing to fall back to

@@ -227,7 +227,7 @@ func (p *Pool) Len() int {
 	return p.mu.n
 }
 
-// Run closes sessions that have been idle too long. When ctx is done it closes all that are kept, and returns.
+// Run closes sessions that have been idle too long. When ctx is done it closes all that are kept, and returns within a few seconds.
 func (p *Pool) Run(ctx context.Context) error {
 	p.mu.Lock()
 	p.mu.open = true
@@ -235,8 +235,10 @@ func (p *Pool) Run(ctx context.Context) error {
 
 	var all sync.WaitGroup
 	stopped := make(chan struct{})
+	patience, impatient := context.WithCancel(context.WithoutCancel(ctx))
+	defer impatient()
 	for range farewells {
-		all.Go(func() { p.sayFarewell(stopped) })
+		all.Go(func() { p.sayFarewell(patience, stopped) })
 	}
 	tick := time.NewTicker(min(max(p.o.Idle/8, time.Millisecond), 5*time.Second))
 	defer tick.Stop()
@@ -247,25 +249,21 @@ func (p *Pool) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	deadline := time.NewTimer(farewellTime)
+	deadline := time.AfterFunc(farewellTime, impatient) // for all together
 	defer deadline.Stop()
 	for _, s := range p.shut() {
 		p.metrics.closed.Inc()
-		select {
-		case p.closing <- s:
-		case <-deadline.C:
-			deadline.Reset(0) // for the next one
-			_ = s.Close()
-		}
+		p.closing <- s
 	}
 	close(stopped)
 	all.Wait()
 	return nil
 }
 
-func (p *Pool) sayFarewell(stopped <-chan struct{}) {
+// sayFarewell ends sessions that are handed over, and stops when there are none and stopped is closed.
+func (p *Pool) sayFarewell(patience context.Context, stopped <-chan struct{}) {
 	quit := func(s *Session) {
-		ctx, cancel := context.WithTimeout(context.Background(), farewellTime)
+		ctx, cancel := context.WithTimeout(patience, farewellTime)
 		defer cancel()
 		_ = s.Quit(ctx) // nothing depends on the reply
 	}
