@@ -22,7 +22,7 @@ type Config struct {
 
 	// How long a stopping server waits for sessions and attempts in flight before it breaks them off. What is broken
 	// off stays in the spool.
-	DrainTimeout time.Duration `yaml:"drain_timeout" range:"0s..1h"`
+	DrainTimeout time.Duration `yaml:"drain_timeout" range:"1s..1h" restart:"yes"`
 
 	// Where mail comes in. Nothing listens that is not named here; an empty list makes a server that only delivers what
 	// it still holds.
@@ -92,8 +92,8 @@ type HTTP struct {
 
 // Limits bound what one client can ask of a listener.
 type Limits struct {
-	// Largest message accepted, announced by SIZE (RFC 1870).
-	MessageSize Size `yaml:"message_size" range:"1KiB..1GiB"`
+	// Largest message accepted, announced by SIZE (RFC 1870; RFC 5321, 4.5.3.1.7 asks for 64 KiB at least).
+	MessageSize Size `yaml:"message_size" range:"64KiB..1GiB"`
 
 	// Most recipients of one message; more are answered 452 and the client sends them again (RFC 5321, 4.5.3.1.8 asks
 	// for 100 at least).
@@ -119,14 +119,15 @@ type Limits struct {
 
 	// Slowest steady rate of a message, in octets per second, so that a client cannot hold a session open a byte at a
 	// time.
-	MinDataRate Size `yaml:"min_data_rate" range:"0..10MB"`
+	MinDataRate Size `yaml:"min_data_rate" range:"1..10MB"`
 
 	// Longest command line in octets, its CRLF included (RFC 5321, 4.5.3.1.4 asks for 512 at least; extensions add to
 	// it).
 	CommandLine Size `yaml:"command_line" range:"512..64KiB"`
 
-	// Longest line of a message in octets, its CRLF included (RFC 5321, 4.5.3.1.6 asks for 1000 at least).
-	TextLine Size `yaml:"text_line" range:"1000..1MiB"`
+	// Longest line of a message in octets, without its CRLF (RFC 5321, 4.5.3.1.6 asks for 998 at least, and forbids senders
+	// more; many send more all the same).
+	TextLine Size `yaml:"text_line" range:"998..1MiB"`
 
 	// Largest header block of a message.
 	HeaderSize Size `yaml:"header_size" range:"4KiB..16MiB"`
@@ -141,13 +142,13 @@ type Limits struct {
 // Delivery says how mail leaves.
 type Delivery struct {
 	// The port of the hosts that MX records name. Routes name their own.
-	Port int `yaml:"port" range:"1..65535"`
+	Port int `yaml:"port" range:"1..65535" restart:"yes"`
 
 	// The name given in EHLO. Default: hostname.
-	Hello string `yaml:"hello"`
+	Hello string `yaml:"hello" restart:"yes"`
 
 	// The local address that connections leave from. Empty: the system chooses.
-	SourceAddress string `yaml:"source_address"`
+	SourceAddress string `yaml:"source_address" restart:"yes"`
 
 	// Private, loopback and otherwise unusable networks that hosts found in DNS may nevertheless point to. Hosts
 	// written in routes need no entry here.
@@ -178,13 +179,13 @@ type Delivery struct {
 	ConnectionsPerQueue int `yaml:"connections_per_queue" range:"1..10000"`
 
 	// How long one address may take to answer a connection attempt.
-	ConnectTimeout time.Duration `yaml:"connect_timeout" range:"1s..10m"`
+	ConnectTimeout time.Duration `yaml:"connect_timeout" range:"1s..10m" restart:"yes"`
 
 	// How long a connection is kept for the next message.
-	IdleTimeout time.Duration `yaml:"idle_timeout" range:"0s..10m"`
+	IdleTimeout time.Duration `yaml:"idle_timeout" range:"1s..10m" restart:"yes"`
 
 	// Messages sent over one connection before it is closed.
-	TransactionsPerSession int `yaml:"transactions_per_session" range:"1..1000000"`
+	TransactionsPerSession int `yaml:"transactions_per_session" range:"1..1000000" restart:"yes"`
 }
 
 // Route overrides MX routing for some domains.

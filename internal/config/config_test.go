@@ -97,14 +97,14 @@ listeners:
   - name: relay
     address: "127.0.0.1:2525"
     trusted_networks: [127.0.0.1]
-    limits: {sessions: 50, min_data_rate: 0}
+    limits: {sessions: 50, min_data_rate: 20}
 limits:
   sessions: 100
   sessions_per_client: 10
   min_data_rate: 500
 `)
 	l := cfg.Listeners[0].Limits
-	if l.Sessions != 50 || l.SessionsPerClient != 10 || l.MinDataRate != 0 || l.Recipients != 1000 {
+	if l.Sessions != 50 || l.SessionsPerClient != 10 || l.MinDataRate != 20 || l.Recipients != 1000 {
 		t.Errorf("limits %+v", l)
 	}
 	for key, want := range map[string]string{
