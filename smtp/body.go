@@ -22,9 +22,9 @@ var (
 // Body is the bytes of one message in wire form: CRLF line ends, no dot-stuffing, no terminating dot. They lie in
 // pooled pieces and are never copied on their way from the receiving socket to the journal and the sending socket.
 //
-// A Body is filled by one goroutine ([Body.Free], [Body.Extend], [Body.Prepend]) and then only read, by any number. It starts
-// with one reference; who keeps it takes another with [Body.Retain], and everyone ends with [Body.Release]. After the last
-// Release the bytes belong to the next message: no slice got from Pieces may be used any more.
+// A Body is filled by one goroutine ([Body.Free], [Body.Extend], [Body.Prepend]) and then only read, by any number. It
+// starts with one reference; who keeps it takes another with [Body.Retain], and everyone ends with [Body.Release].
+// After the last Release the bytes belong to the next message: no slice got from Pieces may be used any more.
 type Body struct {
 	refs   atomic.Int32
 	front  []byte    // trace headers set before the received bytes

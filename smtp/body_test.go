@@ -115,7 +115,10 @@ func TestReply(t *testing.T) {
 		{Reply{}, "0 \r\n", ""},
 		{Reply{Code: 250, Text: "OK"}, "250 OK\r\n", "250 OK"},
 		{Reply{Code: 250, Text: ""}, "250 \r\n", "250"},
-		{Reply{Code: 550, Enhanced: EnhancedCode{5, 1, 1}, Text: "a\nb"}, "550-5.1.1 a\r\n550 5.1.1 b\r\n", "550 5.1.1 a / b"},
+		{
+			Reply{Code: 550, Enhanced: EnhancedCode{5, 1, 1}, Text: "a\nb"},
+			"550-5.1.1 a\r\n550 5.1.1 b\r\n", "550 5.1.1 a / b",
+		},
 	}
 	for _, tt := range tests {
 		if got := string(tt.r.AppendTo(nil)); got != tt.wire {

@@ -2,9 +2,9 @@ package smtp
 
 import "strconv"
 
-// AppendMail appends the MAIL command with CRLF (RFC 5321, 4.1.1.2). size is the octets that will be sent, 0 if unknown. Parameters that x
-// lacks are left out; whether the message may go without them is the caller's decision. Without SMTPUTF8 a domain goes out in
-// A-labels.
+// AppendMail appends the MAIL command with CRLF (RFC 5321, 4.1.1.2). size is the octets that will be sent, 0 if
+// unknown. Parameters that x lacks are left out; whether the message may go without them is the caller's decision.
+// Without SMTPUTF8 a domain goes out in A-labels.
 func AppendMail(dst []byte, s Sender, size int64, x Extensions) []byte {
 	utf8 := s.UTF8 && x.SMTPUTF8
 	dst = append(dst, "MAIL FROM:<"...)
@@ -55,7 +55,8 @@ func AppendRcpt(dst []byte, r Recipient, x Extensions) []byte {
 	return append(dst, '\r', '\n')
 }
 
-// appendPath appends a path; without utf8 its domain in A-labels. A domain that has no A-labels never passed the parser.
+// appendPath appends a path; without utf8 its domain in A-labels. A domain that has no A-labels never passed the
+// parser.
 func appendPath(dst []byte, p Path, utf8 bool) []byte {
 	if !utf8 && !isASCII(p.Domain) {
 		if ascii, err := DomainToASCII(p.Domain); err == nil {

@@ -25,16 +25,17 @@ const (
 
 var verbWords = [...]string{
 	VerbUnknown: "unknown", VerbHelo: "HELO", VerbEhlo: "EHLO", VerbMail: "MAIL", VerbRcpt: "RCPT", VerbData: "DATA",
-	VerbBdat: "BDAT", VerbRset: "RSET", VerbNoop: "NOOP", VerbVrfy: "VRFY", VerbExpn: "EXPN", VerbHelp: "HELP", VerbQuit: "QUIT",
-	VerbStartTLS: "STARTTLS", VerbAuth: "AUTH",
+	VerbBdat: "BDAT", VerbRset: "RSET", VerbNoop: "NOOP", VerbVrfy: "VRFY", VerbExpn: "EXPN", VerbHelp: "HELP",
+	VerbQuit: "QUIT", VerbStartTLS: "STARTTLS", VerbAuth: "AUTH",
 }
 
 // String returns the word as it stands on the wire, "unknown" for all others.
 func (v Verb) String() string { return verbWords[v] }
 
-// ParseCommand splits a command line, without its CRLF, into verb and arguments. The verb is read in any case (RFC 5321, 2.4);
-// spaces around the arguments are dropped. args is a part of line. For MAIL and RCPT args begins after "FROM:" and "TO:", whose absence is
-// told by ok false; a space after the colon, which the grammar forbids and many clients send, is skipped.
+// ParseCommand splits a command line, without its CRLF, into verb and arguments. The verb is read in any case (RFC
+// 5321, 2.4); spaces around the arguments are dropped. args is a part of line. For MAIL and RCPT args begins after
+// "FROM:" and "TO:", whose absence is told by ok false; a space after the colon, which the grammar forbids and many
+// clients send, is skipped.
 func ParseCommand(line []byte) (verb Verb, args []byte, ok bool) {
 	word, args, _ := bytes.Cut(line, []byte{' '})
 	verb = parseVerb(word)

@@ -83,12 +83,15 @@ func TestParseExtensions(t *testing.T) {
 			"all", "mx\nPIPELINING\nSIZE 1000\n8BITMIME\nSMTPUTF8\nDSN\nENHANCEDSTATUSCODES\nCHUNKING\nSTARTTLS\n" +
 				"LIMITS RCPTMAX=50 MAILMAX=10 RCPTDOMAINMAX=1\nAUTH plain LOGIN",
 			Extensions{
-				Pipelining: true, EightBitMIME: true, SMTPUTF8: true, DSN: true, EnhancedCodes: true, Chunking: true, StartTLS: true,
+				Pipelining: true, EightBitMIME: true, SMTPUTF8: true, DSN: true, EnhancedCodes: true,
+				Chunking: true, StartTLS: true,
 				HasSize: true, Size: 1000, RcptMax: 50, MailMax: 10, Auth: []string{"PLAIN", "LOGIN"},
 			},
 		},
-		{"lower case, spaces, CR", "mx\n pipelining \r\nsize\n8bitmime\r", Extensions{Pipelining: true, HasSize: true, EightBitMIME: true}},
-		{"broken values", "mx\nSIZE x\nLIMITS RCPTMAX=-1 MAILMAX= RCPTMAX=99999999999\nAUTH\nXYZ\n\n", Extensions{HasSize: true}},
+		{"lower case, spaces, CR", "mx\n pipelining \r\nsize\n8bitmime\r",
+			Extensions{Pipelining: true, HasSize: true, EightBitMIME: true}},
+		{"broken values", "mx\nSIZE x\nLIMITS RCPTMAX=-1 MAILMAX= RCPTMAX=99999999999\nAUTH\nXYZ\n\n",
+			Extensions{HasSize: true}},
 	}
 	for _, tt := range tests {
 		if diff := cmp.Diff(tt.want, ParseExtensions(tt.in)); diff != "" {

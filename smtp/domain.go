@@ -15,13 +15,13 @@ var (
 	errDomainIDNA   = errors.New("not a valid internationalised domain name")
 )
 
-// labels converts without mapping: the only change made to a name is folding of case. A name that IDNA would have to map
-// (full-width letters, ideographic dots, decomposed accents) is refused rather than guessed (RFC 5891, 4.2).
+// labels converts without mapping: the only change made to a name is folding of case. A name that IDNA would have to
+// map (full-width letters, ideographic dots, decomposed accents) is refused rather than guessed (RFC 5891, 4.2).
 var labels = idna.New(idna.ValidateForRegistration(), idna.StrictDomainName(false))
 
-// DomainToASCII returns the one spelling of a domain that keys and lookups use: lower case, A-labels, no trailing dot. An address
-// literal is returned in lower case but for its tag: "[IPv6:2001:db8::1]". A domain that already has this form is returned as it is,
-// without allocation.
+// DomainToASCII returns the one spelling of a domain that keys and lookups use: lower case, A-labels, no trailing dot.
+// An address literal is returned in lower case but for its tag: "[IPv6:2001:db8::1]". A domain that already has this
+// form is returned as it is, without allocation.
 func DomainToASCII(domain string) (string, error) {
 	if strings.HasPrefix(domain, "[") {
 		a, ok := LiteralAddr(domain)
@@ -55,8 +55,8 @@ func DomainToASCII(domain string) (string, error) {
 	return domain, checkASCIIDomain(domain)
 }
 
-// internationalToASCII converts a name that has U-labels or A-labels. An A-label must come back unchanged from its U-label: one that hides ASCII
-// or capitals has two spellings (RFC 5891, 5.4).
+// internationalToASCII converts a name that has U-labels or A-labels. An A-label must come back unchanged from its
+// U-label: one that hides ASCII or capitals has two spellings (RFC 5891, 5.4).
 func internationalToASCII(domain string) (string, error) {
 	if len(domain) > 4*maxDomain {
 		return "", errDomainLong
@@ -80,8 +80,8 @@ func internationalToASCII(domain string) (string, error) {
 	return ascii, checkASCIIDomain(ascii)
 }
 
-// checkASCIIDomain holds a lower-case name to letters, digits, hyphens (RFC 5321, 4.1.2) and the underscore, which the rules forbid and
-// real names have.
+// checkASCIIDomain holds a lower-case name to letters, digits, hyphens (RFC 5321, 4.1.2) and the underscore, which the
+// rules forbid and real names have.
 func checkASCIIDomain(s string) error {
 	if len(s) > maxDomain {
 		return errDomainLong

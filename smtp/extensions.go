@@ -21,8 +21,8 @@ type Extensions struct {
 	Auth          []string // mechanisms, upper case (RFC 4954)
 }
 
-// ParseExtensions reads the text of a reply to EHLO: the greeting line, then one keyword a line. Unknown keywords and broken values are
-// skipped: a peer's boast that cannot be read is an extension not offered.
+// ParseExtensions reads the text of a reply to EHLO: the greeting line, then one keyword a line. Unknown keywords and
+// broken values are skipped: a peer's boast that cannot be read is an extension not offered.
 func ParseExtensions(replyText string) Extensions {
 	var x Extensions
 	_, rest, _ := strings.Cut(replyText, "\n")

@@ -13,8 +13,9 @@ const (
 	maxAuthParam  = 500
 )
 
-// ParseMail parses what follows "MAIL FROM:": a reverse-path and its parameters (RFC 5321, 4.1.1.2): SIZE, BODY, SMTPUTF8, RET, ENVID and
-// AUTH. AUTH is checked and dropped: no client is trusted to vouch for another (RFC 4954, 5). An error is a [*ParseError].
+// ParseMail parses what follows "MAIL FROM:": a reverse-path and its parameters (RFC 5321, 4.1.1.2): SIZE, BODY,
+// SMTPUTF8, RET, ENVID and AUTH. AUTH is checked and dropped: no client is trusted to vouch for another (RFC 4954, 5).
+// An error is a [*ParseError].
 func ParseMail(s string) (Sender, error) {
 	path, rest, err := ParseReversePath(s, PathOptions{UTF8: true})
 	if err != nil {
@@ -32,7 +33,8 @@ func ParseMail(s string) (Sender, error) {
 	return from, nil
 }
 
-// ParseRcpt parses what follows "RCPT TO:": a forward-path and its parameters (RFC 5321, 4.1.1.3): NOTIFY and ORCPT. An error is a
+// ParseRcpt parses what follows "RCPT TO:": a forward-path and its parameters (RFC 5321, 4.1.1.3): NOTIFY and ORCPT. An
+// error is a
 // [*ParseError].
 func ParseRcpt(s string, o PathOptions) (Recipient, error) {
 	path, rest, err := ParseForwardPath(s, o)
@@ -62,7 +64,8 @@ const (
 	paramOriginal
 )
 
-// nextParameter cuts the first parameter off s. A keyword without '=' has hasValue false. An empty keyword means there is none left.
+// nextParameter cuts the first parameter off s. A keyword without '=' has hasValue false. An empty keyword means there
+// is none left.
 func nextParameter(s string) (keyword, value string, hasValue bool, rest string) {
 	s = strings.TrimLeft(s, " ")
 	word, rest, _ := strings.Cut(s, " ")
@@ -71,9 +74,11 @@ func nextParameter(s string) (keyword, value string, hasValue bool, rest string)
 }
 
 var (
-	errUnknownParameter = &ParseError{Code: 555, Enhanced: EnhancedCode{5, 5, 4}, Text: "Parameter not recognized or not implemented"}
-	errTwice            = parameterError("A parameter occurs twice")
-	errValue            = parameterError("Bad parameter value")
+	errUnknownParameter = &ParseError{
+		Code: 555, Enhanced: EnhancedCode{5, 5, 4}, Text: "Parameter not recognized or not implemented",
+	}
+	errTwice = parameterError("A parameter occurs twice")
+	errValue = parameterError("Bad parameter value")
 )
 
 func (s *Sender) parseParameters(rest string) error {
@@ -216,8 +221,8 @@ func parseNotify(v string) (Notify, bool) {
 	return n, true
 }
 
-// parseOriginal decodes ORCPT: addr-type ";" xtext (RFC 3461, 4.2), or "utf-8;" and RFC 6533's encodings, whose plain form
-// is only for SMTPUTF8. Controls must not come out: the address ends in headers of reports.
+// parseOriginal decodes ORCPT: addr-type ";" xtext (RFC 3461, 4.2), or "utf-8;" and RFC 6533's encodings, whose plain
+// form is only for SMTPUTF8. Controls must not come out: the address ends in headers of reports.
 func parseOriginal(v string, o PathOptions) (OriginalRecipient, bool) {
 	kind, text, ok := strings.Cut(v, ";")
 	if !ok || len(v) > maxOriginal || text == "" || !isAtom(kind) {

@@ -23,7 +23,8 @@ func TestParseMail(t *testing.T) {
 		{"<a@example.org> SMTPUTF8", Sender{Path: a, UTF8: true}, 0},
 		{"<ü@example.org> SMTPUTF8", Sender{Path: Path{"ü", "example.org"}, UTF8: true}, 0},
 		{"<a@example.org> RET=FULL ENVID=QQ314159", Sender{Path: a, Return: ReturnFull, EnvelopeID: "QQ314159"}, 0},
-		{"<a@example.org> RET=hdrs ENVID=a+2Bb+3D+20c", Sender{Path: a, Return: ReturnHeaders, EnvelopeID: "a+b= c"}, 0},
+		{"<a@example.org> RET=hdrs ENVID=a+2Bb+3D+20c",
+			Sender{Path: a, Return: ReturnHeaders, EnvelopeID: "a+b= c"}, 0},
 		{"<a@example.org> ENVID=" + strings.Repeat("x", 100), Sender{Path: a, EnvelopeID: strings.Repeat("x", 100)}, 0},
 		{"<a@example.org> AUTH=<>", Sender{Path: a}, 0},
 		{"<a@example.org> AUTH=admin@ours.example", Sender{Path: a}, 0},
@@ -84,13 +85,15 @@ func TestParseRcpt(t *testing.T) {
 	}{
 		{"<b@example.net>", false, Recipient{Path: b}, 0},
 		{"<b@example.net> NOTIFY=NEVER", false, Recipient{Path: b, Notify: NotifyNever}, 0},
-		{"<b@example.net> NOTIFY=success,FAILURE,delay", false, Recipient{Path: b, Notify: NotifySuccess | NotifyFailure | NotifyDelay}, 0},
+		{"<b@example.net> NOTIFY=success,FAILURE,delay", false,
+			Recipient{Path: b, Notify: NotifySuccess | NotifyFailure | NotifyDelay}, 0},
 		{"<b@example.net> ORCPT=rfc822;b+2Bc@example.net", false,
 			Recipient{Path: b, Original: OriginalRecipient{"rfc822", "b+c@example.net"}}, 0},
 		{"<b@example.net> ORCPT=RFC822;Bob@Example.net NOTIFY=DELAY", false,
 			Recipient{Path: b, Notify: NotifyDelay, Original: OriginalRecipient{"rfc822", "Bob@Example.net"}}, 0},
 		{"<b@example.net> ORCPT=x400;/C=de/", false, Recipient{}, 501}, // '=' must be encoded
-		{"<b@example.net> ORCPT=x400;/C+3Dde/", false, Recipient{Path: b, Original: OriginalRecipient{"x400", "/C=de/"}}, 0},
+		{"<b@example.net> ORCPT=x400;/C+3Dde/", false,
+			Recipient{Path: b, Original: OriginalRecipient{"x400", "/C=de/"}}, 0},
 		{`<b@example.net> ORCPT=utf-8;gr\x{FC}\x{DF}e@example.net`, false,
 			Recipient{Path: b, Original: OriginalRecipient{"utf-8", "grüße@example.net"}}, 0},
 		{"<b@example.net> ORCPT=utf-8;grüße@example.net", true,
@@ -137,7 +140,8 @@ func TestParseRcpt(t *testing.T) {
 func TestXtext(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ plain, encoded string }{
-		{"", ""}, {"abc", "abc"}, {"a+b", "a+2Bb"}, {"a=b c", "a+3Db+20c"}, {"\r\n\x00\x7f", "+0D+0A+00+7F"}, {"ü", "+C3+BC"}, {"+", "+2B"},
+		{"", ""}, {"abc", "abc"}, {"a+b", "a+2Bb"}, {"a=b c", "a+3Db+20c"},
+		{"\r\n\x00\x7f", "+0D+0A+00+7F"}, {"ü", "+C3+BC"}, {"+", "+2B"},
 	} {
 		if got := string(AppendXtext(nil, tt.plain)); got != tt.encoded {
 			t.Errorf("%q encodes as %q, want %q", tt.plain, got, tt.encoded)
@@ -179,7 +183,9 @@ var offered = Extensions{EightBitMIME: true, SMTPUTF8: true, DSN: true, HasSize:
 
 func TestAppendMail(t *testing.T) {
 	t.Parallel()
-	full := Sender{Path: Path{"ü", "bücher.example"}, Body: Body8BitMIME, UTF8: true, Return: ReturnFull, EnvelopeID: "a=b c"}
+	full := Sender{
+		Path: Path{"ü", "bücher.example"}, Body: Body8BitMIME, UTF8: true, Return: ReturnFull, EnvelopeID: "a=b c",
+	}
 	plain := Sender{Path: Path{"a b", "bücher.example"}, Return: ReturnHeaders}
 	tests := []struct {
 		s    Sender
@@ -212,11 +218,15 @@ func TestAppendRcpt(t *testing.T) {
 		{Recipient{Path: Path{Local: "postmaster"}}, offered, "RCPT TO:<postmaster>"},
 		{Recipient{Path: b, Notify: NotifyNever}, offered, "RCPT TO:<b@example.net> NOTIFY=NEVER"},
 		{Recipient{Path: b, Notify: NotifyNever}, Extensions{}, "RCPT TO:<b@example.net>"},
-		{Recipient{Path: b, Notify: NotifySuccess | NotifyDelay}, offered, "RCPT TO:<b@example.net> NOTIFY=SUCCESS,DELAY"},
-		{Recipient{Path: b, Original: OriginalRecipient{"rfc822", "b+c@x"}}, offered, "RCPT TO:<b@example.net> ORCPT=rfc822;b+2Bc@x"}, // R-13
-		{Recipient{Path: b, Original: OriginalRecipient{"utf-8", "ü+@x"}}, offered, `RCPT TO:<b@example.net> ORCPT=utf-8;\x{FC}\x{2B}@x`},
+		{Recipient{Path: b, Notify: NotifySuccess | NotifyDelay}, offered,
+			"RCPT TO:<b@example.net> NOTIFY=SUCCESS,DELAY"},
+		{Recipient{Path: b, Original: OriginalRecipient{"rfc822", "b+c@x"}}, offered, // R-13
+			"RCPT TO:<b@example.net> ORCPT=rfc822;b+2Bc@x"},
+		{Recipient{Path: b, Original: OriginalRecipient{"utf-8", "ü+@x"}}, offered,
+			`RCPT TO:<b@example.net> ORCPT=utf-8;\x{FC}\x{2B}@x`},
 		{Recipient{Path: Path{"b", "BÜCHER.example"}}, Extensions{}, "RCPT TO:<b@xn--bcher-kva.example>"},
-		{Recipient{Path: Path{"x> ORCPT=rfc822;y", "z.example"}}, offered, `RCPT TO:<"x> ORCPT=rfc822;y"@z.example>`}, // I-1, R-24
+		{Recipient{Path: Path{"x> ORCPT=rfc822;y", "z.example"}}, offered, // I-1, R-24
+			`RCPT TO:<"x> ORCPT=rfc822;y"@z.example>`},
 	}
 	for _, tt := range tests {
 		if got := string(AppendRcpt(nil, tt.r, tt.x)); got != tt.want+"\r\n" {
@@ -229,8 +239,10 @@ func TestAppendRcpt(t *testing.T) {
 func FuzzCommand(f *testing.F) {
 	for _, s := range []string{
 		"MAIL FROM:<a@example.org> SIZE=10 BODY=8BITMIME RET=HDRS ENVID=a+2Bb", "mail from: <> SMTPUTF8 AUTH=<>",
-		`MAIL FROM:<"a\"b"@bücher.example> SMTPUTF8`, "RCPT TO:<b@example.net> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b+2Bc@x",
-		`rcpt to:<Postmaster> ORCPT=utf-8;\x{FC}@x`, "EHLO x", "BDAT 10 LAST", "", " ", "STARTTLS", "MAIL FROM:", "noop \x00",
+		`MAIL FROM:<"a\"b"@bücher.example> SMTPUTF8`,
+		"RCPT TO:<b@example.net> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b+2Bc@x",
+		`rcpt to:<Postmaster> ORCPT=utf-8;\x{FC}@x`, "EHLO x", "BDAT 10 LAST",
+		"", " ", "STARTTLS", "MAIL FROM:", "noop \x00",
 	} {
 		f.Add([]byte(s))
 	}

@@ -11,7 +11,8 @@ type Path struct {
 // IsNull reports the null reverse-path <>, the sender of reports (RFC 5321, 4.5.5).
 func (p Path) IsNull() bool { return p == Path{} }
 
-// String returns the mailbox as it stands between angle brackets, the local part quoted if it must be; empty for the null path.
+// String returns the mailbox as it stands between angle brackets, the local part quoted if it must be; empty for the
+// null path.
 func (p Path) String() string {
 	if p.IsNull() {
 		return ""

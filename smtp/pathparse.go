@@ -20,9 +20,9 @@ type PathOptions struct {
 	UTF8 bool // octets above 127 may occur, as valid UTF-8 (RFC 6531, 3.3)
 }
 
-// ParseReversePath parses the path of MAIL (RFC 5321, 4.1.1.2). s begins with '<'. rest is what follows the '>': empty, or a
-// space and the parameters. A source route is dropped (RFC 5321, appendix C). The returned strings share memory with s unless
-// a quoted local part had to be decoded. An error is a [*ParseError].
+// ParseReversePath parses the path of MAIL (RFC 5321, 4.1.1.2). s begins with '<'. rest is what follows the '>': empty,
+// or a space and the parameters. A source route is dropped (RFC 5321, appendix C). The returned strings share memory
+// with s unless a quoted local part had to be decoded. An error is a [*ParseError].
 func ParseReversePath(s string, o PathOptions) (p Path, rest string, err error) {
 	if strings.HasPrefix(s, "<>") && isRest(s[2:]) {
 		return Path{}, s[2:], nil
@@ -31,8 +31,8 @@ func ParseReversePath(s string, o PathOptions) (p Path, rest string, err error) 
 	return p, rest, f.asError(EnhancedCode{5, 1, 7})
 }
 
-// ParseForwardPath parses the path of RCPT (RFC 5321, 4.1.1.3) in the same way. <Postmaster>, in any case, is allowed without a domain; the
-// null path is not.
+// ParseForwardPath parses the path of RCPT (RFC 5321, 4.1.1.3) in the same way. <Postmaster>, in any case, is allowed
+// without a domain; the null path is not.
 func ParseForwardPath(s string, o PathOptions) (p Path, rest string, err error) {
 	const postmaster = "<postmaster>"
 	if len(s) >= len(postmaster) && strings.EqualFold(s[:len(postmaster)], postmaster) && isRest(s[len(postmaster):]) {
@@ -42,7 +42,8 @@ func ParseForwardPath(s string, o PathOptions) (p Path, rest string, err error) 
 	return p, rest, f.asError(EnhancedCode{5, 1, 3})
 }
 
-// ParseMailbox parses a mailbox without angle brackets, as people write it; UTF-8 is allowed. An error is a [*ParseError].
+// ParseMailbox parses a mailbox without angle brackets, as people write it; UTF-8 is allowed. An error is a
+// [*ParseError].
 func ParseMailbox(s string) (Path, error) {
 	p, n, f := parseMailbox(s)
 	switch {
@@ -157,7 +158,8 @@ func parsePath(s string, o PathOptions) (p Path, rest string, f fault) {
 // isRest reports what may follow a path: nothing, or a space and parameters.
 func isRest(s string) bool { return s == "" || s[0] == ' ' }
 
-// skipSourceRoute returns the length of "@a,@b:" at the begin of s. Routes are accepted and ignored (RFC 5321, 4.1.1.3).
+// skipSourceRoute returns the length of "@a,@b:" at the begin of s. Routes are accepted and ignored (RFC 5321,
+// 4.1.1.3).
 func skipSourceRoute(s string) (int, fault) {
 	at := 0
 	for {
@@ -352,7 +354,8 @@ func scanDomain(s string) (int, fault) {
 	return i, faultNone
 }
 
-// scanLiteral returns the length of "[192.0.2.1]" or "[IPv6:2001:db8::1]" (RFC 5321, 4.1.3). No other tag is registered.
+// scanLiteral returns the length of "[192.0.2.1]" or "[IPv6:2001:db8::1]" (RFC 5321, 4.1.3). No other tag is
+// registered.
 func scanLiteral(s string) (int, fault) {
 	end := strings.IndexByte(s, ']')
 	if end < 0 || end > len("[IPv6:]")+45 {

@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// EnhancedCode is an enhanced mail system status code (RFC 3463, 2), such as 5.1.1. The zero value means none was given.
+// EnhancedCode is an enhanced mail system status code (RFC 3463, 2), such as 5.1.1. The zero value means none was
+// given.
 type EnhancedCode struct {
 	Class, Subject, Detail uint16
 }
@@ -38,7 +39,8 @@ type Reply struct {
 	Text     string
 }
 
-// Class returns the first digit of the code, which alone decides what a client does next (RFC 5321, 4.2.1); 0 for no reply.
+// Class returns the first digit of the code, which alone decides what a client does next (RFC 5321, 4.2.1); 0 for no
+// reply.
 func (r Reply) Class() int { return r.Code / 100 }
 
 // IsZero reports whether there is no reply.

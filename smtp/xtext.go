@@ -23,8 +23,8 @@ func AppendXtext(dst []byte, s string) []byte {
 	return dst
 }
 
-// ParseXtext decodes xtext (RFC 3461, 4). Only the two upper case hexadecimal digits of the grammar are accepted after '+'. Any octet may come out, CR,
-// LF and NUL included: who uses the text as a line of its own must refuse those.
+// ParseXtext decodes xtext (RFC 3461, 4). Only the two upper case hexadecimal digits of the grammar are accepted after
+// '+'. Any octet may come out, CR, LF and NUL included: who uses the text as a line of its own must refuse those.
 func ParseXtext(s string) (string, error) {
 	plus := -1
 	for i := range len(s) {

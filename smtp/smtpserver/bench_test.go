@@ -16,8 +16,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-// memoryConn is one end of a connection in memory: two buffers, a lock and a condition each. Unlike net.Pipe it does not allocate for deadlines,
-// which it ignores, and lets a write return before it is read, as a socket does.
+// memoryConn is one end of a connection in memory: two buffers, a lock and a condition each. Unlike net.Pipe it does
+// not allocate for deadlines, which it ignores, and lets a write return before it is read, as a socket does.
 type memoryConn struct{ in, out *memoryBuffer }
 
 type memoryBuffer struct {

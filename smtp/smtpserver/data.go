@@ -15,8 +15,8 @@ const tinyChunk = 1 << 10
 
 // data takes a message that ends with a lone dot (RFC 5321, 4.1.1.4).
 //
-// A client that is refused here and did not wait for the answer has sent its message already, and the next line is part of it. Nothing of it may
-// be taken for a command, so the session ends.
+// A client that is refused here and did not wait for the answer has sent its message already, and the next line is part
+// of it. Nothing of it may be taken for a command, so the session ends.
 func (s *session) data(ctx context.Context, _ []byte) ending {
 	if s.state != stateRcpt {
 		refusal := replySequence
@@ -51,8 +51,8 @@ func (s *session) data(ctx context.Context, _ []byte) ending {
 	return s.deliver(ctx)
 }
 
-// bdat takes a chunk (RFC 3030, 2). The octets behind the command are read whatever the answer is, so that they are never taken for
-// commands; if their number cannot be read the session ends.
+// bdat takes a chunk (RFC 3030, 2). The octets behind the command are read whatever the answer is, so that they are
+// never taken for commands; if their number cannot be read the session ends.
 func (s *session) bdat(ctx context.Context, args []byte) ending {
 	n, last, ok := parseChunk(args)
 	if !ok {
@@ -108,7 +108,8 @@ func (s *session) refuseChunk(n int64, last bool) ending {
 	default:
 		s.drop(stateBroken)
 	}
-	// A client that pipelines sends what was on its way, and does nothing wrong, unless its chunks are too small to be meant.
+	// A client that pipelines sends what was on its way, and does nothing wrong, unless its chunks are too small to be
+	// meant.
 	if broken && n >= tinyChunk {
 		return s.reply(refusal)
 	}
@@ -286,8 +287,8 @@ func (s *session) put(p []byte) {
 	}
 }
 
-// grow adds octets that lie in the body's free space to it. Octets of a flawed message are left there to be overwritten, and those
-// kept before are given back at once.
+// grow adds octets that lie in the body's free space to it. Octets of a flawed message are left there to be
+// overwritten, and those kept before are given back at once.
 func (s *session) grow(kept int) {
 	if s.tx.scan.flaw != flawNone {
 		if s.tx.body.Size() > 0 {
@@ -305,12 +306,12 @@ func (s *session) grow(kept int) {
 	}
 }
 
-// deliver judges the message and, if it is in order, hands it over. The envelope is empty afterwards, whatever the reply (RFC 5321, 4.1.1.4).
+// deliver judges the message and, if it is in order, hands it over. The envelope is empty afterwards, whatever the
+// reply (RFC 5321, 4.1.1.4).
 func (s *session) deliver(ctx context.Context) ending {
 	if f := s.tx.scan.flaw; f != flawNone {
 		s.noteFlaw(f)
 		s.drop(stateReady)
-		s.server.metrics.message(flaws[f].reply)
 		return s.reply(flaws[f].reply)
 	}
 	if s.finalHeld { // its client must not wait for this message's journal to know of the last one
@@ -336,8 +337,9 @@ func (s *session) deliver(ctx context.Context) ending {
 
 func (s *session) noteFlaw(f flaw) {
 	s.server.metrics.flaws[f].Inc()
-	s.log.Info("message has a flaw", "flaw", flaws[f].word, "client", s.peer.Remote.String(), "hello", s.peer.Hello,
-		"sender", s.tx.env.From.Path.String(), "reply", flaws[f].reply.String())
+	s.server.metrics.message(flaws[f].reply)
+	s.log.Info("message has a flaw", "flaw", flaws[f].word, "client", s.peer.Remote.String(),
+		"hello", s.peer.Hello, "sender", s.tx.env.From.String(), "reply", flaws[f].reply.String())
 }
 
 // window is a span in which a minimum of octets must arrive.
@@ -347,7 +349,8 @@ type window struct {
 	least int64
 }
 
-// receive reads octets of a message. A client that drips them loses the session at the end of the span in which too few came.
+// receive reads octets of a message. A client that drips them loses the session at the end of the span in which too few
+// came.
 func (s *session) receive(p []byte) (int, ending) {
 	w := &s.window
 	for {

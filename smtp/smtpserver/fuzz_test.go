@@ -58,8 +58,8 @@ func newStage(t testing.TB, normalize bool) *stage {
 	return st
 }
 
-// play serves one client and returns what it was told, the flaws of messages all called the same, and the messages. unawaited tells that the session
-// ended for want of waiting.
+// play serves one client and returns what it was told, the flaws of messages all called the same, and the messages.
+// unawaited tells that the session ended for want of waiting.
 func (st *stage) play(t *testing.T, script []byte, cuts []byte) (said string, messages []received, unawaited bool) {
 	t.Helper()
 	s, b := st.server, st.backend
@@ -97,7 +97,8 @@ func (st *stage) play(t *testing.T, script []byte, cuts []byte) (said string, me
 	return said, b.messages(), st.unawaited > before
 }
 
-// FuzzSession plays what anybody might send, once as it is and once in pieces: where the network cuts must make no difference.
+// FuzzSession plays what anybody might send, once as it is and once in pieces: where the network cuts must make no
+// difference.
 func FuzzSession(f *testing.F) {
 	hello := "EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\n"
 	for _, s := range []string{
@@ -105,7 +106,8 @@ func FuzzSession(f *testing.F) {
 		hello + "DATA\r\nx\n.\r\n\r\n.\r\r\n.\r\nRSET\r\n" + hello + "BDAT 3\r\nx\r\nBDAT 0 LAST\r\n",
 		hello + "BDAT 5\r\nx\ny\r\nBDAT 4 LAST\r\n\r\n\r\nMAIL FROM:<>\r\n",
 		"HELO x\r\nMAIL FROM:<ü@x> SMTPUTF8\r\nRCPT TO:<refused@x>\r\nDATA\r\nx\r\n.\r\n",
-		"\x16\x03\x01", "GET / HTTP/1.1\r\n", "NOOP " + strings.Repeat("x", 600) + "\r\nNOOP\r\n", "a\nb\r\n", "BDAT x\r\n",
+		"\x16\x03\x01", "GET / HTTP/1.1\r\n", "NOOP " + strings.Repeat("x", 600) + "\r\nNOOP\r\n",
+		"a\nb\r\n", "BDAT x\r\n",
 		hello + "MAIL FROM:<a@b> SIZE=1 BODY=8BITMIME\r\nVRFY a\r\nHELP\r\nEXPN\r\nAUTH\r\nSTARTTLS\r\nNOOP\r\n\r\n",
 	} {
 		f.Add([]byte(s), []byte{0, 5, 31, 2, 0, 0, 0, 7}, false)

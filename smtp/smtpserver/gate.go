@@ -8,7 +8,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-// gate counts open sessions, in all and of each client. A client is an IPv4 address or an IPv6 /64, which is what one customer has.
+// gate counts open sessions, in all and of each client. A client is an IPv4 address or an IPv6 /64, which is what one
+// customer has.
 type gate struct {
 	open atomic.Int64
 	mu   struct {
@@ -17,7 +18,8 @@ type gate struct {
 	}
 }
 
-// clientOf is the key under which the sessions of a are counted; invalid for a connection without IP address, which only counts in all.
+// clientOf is the key under which the sessions of a are counted; invalid for a connection without IP address, which
+// only counts in all.
 func clientOf(a netip.Addr) netip.Addr {
 	if !a.Is6() {
 		return a

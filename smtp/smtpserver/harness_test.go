@@ -117,7 +117,8 @@ func bodyText(b *smtp.Body) string {
 // newTestServer makes a server whose log must stay free of control octets.
 func newTestServer(t testing.TB, b Backend, change func(o *Options)) *Server {
 	t.Helper()
-	o := Options{Hostname: "mx.example.org", Backend: b, Logger: slog.New(slog.NewTextHandler(&cleanWriter{t: t}, &slog.HandlerOptions{Level: LevelTranscript}))}
+	log := slog.NewTextHandler(&cleanWriter{t: t}, &slog.HandlerOptions{Level: LevelTranscript})
+	o := Options{Hostname: "mx.example.org", Backend: b, Logger: slog.New(log)}
 	if change != nil {
 		change(&o)
 	}

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Sizes of the buffer a session reads commands into. The small one is all that an idle session holds. The large one takes what a client pipelined behind
-// a message, which was read with the message, and is given back when it is empty.
+// Sizes of the buffer a session reads commands into. The small one is all that an idle session holds. The large one
+// takes what a client pipelined behind a message, which was read with the message, and is given back when it is empty.
 const (
 	smallInput = 4 << 10
 	largeInput = 64 << 10
@@ -69,8 +69,9 @@ const tlsHandshake = 0x16
 
 // readLine returns the next command line without its end. The line lies in the buffer and is valid until the next read.
 //
-// A line that is longer than the limit is answered as soon as that is known, and skipped. An LF without CR ends the session: a client that
-// sends such lines is not understood, and what stands behind the LF must not be taken for a command.
+// A line that is longer than the limit is answered as soon as that is known, and skipped. An LF without CR ends the
+// session: a client that sends such lines is not understood, and what stands behind the LF must not be taken for a
+// command.
 func (s *session) readLine() (line []byte, e ending) {
 	searched := 0 // octets behind r that have no LF
 	var w wait
@@ -143,8 +144,8 @@ func (s *session) skipLine(w wait) ending {
 	return endLongLine
 }
 
-// wait is how long to wait for the client. The deadline of the connection may be late by slack: setting it anew at each read costs more than
-// it is worth.
+// wait is how long to wait for the client. The deadline of the connection may be late by slack: setting it anew at each
+// read costs more than it is worth.
 type wait struct {
 	until time.Time
 	slack time.Duration
@@ -158,8 +159,8 @@ func (s *session) patience(now time.Time, d time.Duration) wait {
 	return wait{until: now.Add(d), slack: d / 8}
 }
 
-// read is the only place that waits for the client. What was answered so far leaves before (RFC 2920, 3.2), so that a group of commands is answered
-// in one write.
+// read is the only place that waits for the client. What was answered so far leaves before (RFC 2920, 3.2), so that a
+// group of commands is answered in one write.
 func (s *session) read(p []byte, now time.Time, w wait) (int, ending) {
 	if e := s.flush(now); e != goOn {
 		return 0, e

@@ -10,15 +10,16 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-// TestCommandLineLimit is Z-1: a line is refused as soon as it is too long; one that ends within reason costs only itself.
+// TestCommandLineLimit is Z-1: a line is refused as soon as it is too long; one that ends within reason costs only
+// itself.
 func TestCommandLineLimit(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		length int // with CRLF
 		want   string
 	}{
-		{511, "250"}, {512, "250"}, {513, "250"}, {998, "250"}, {1001, "250"}, {2048, "250"}, {2049, "500"}, {4097, "500"},
-		{4098, "500"}, {4099, "500"}, {12288, "500"}, {1 << 19, "500"},
+		{511, "250"}, {512, "250"}, {513, "250"}, {998, "250"}, {1001, "250"}, {2048, "250"}, {2049, "500"},
+		{4097, "500"}, {4098, "500"}, {4099, "500"}, {12288, "500"}, {1 << 19, "500"},
 	} {
 		c := dial(t, newTestServer(t, &backend{}, nil))
 		c.hello()
@@ -58,8 +59,9 @@ func TestCommandOctets(t *testing.T) {
 	t.Parallel()
 	c := dial(t, newTestServer(t, &backend{}, nil))
 	c.hello()
-	c.do("NOOP \x00 => 500 5.5.2", "\x00 => 500", "NO\x00OP => 500", "NOOP \x1b[0m => 500", "NOOP\tx => 500", "MAIL FROM:<a\x00@example.org> => 50",
-		"NOOP \r => 500", "NO\rOP => 500", "NOOP \xff\xfe => 501 5.5.2", "NOOP \xed\xa0\x80 => 501", "NOOP ü => 250", " => 500", "  => 500")
+	c.do("NOOP \x00 => 500 5.5.2", "\x00 => 500", "NO\x00OP => 500", "NOOP \x1b[0m => 500", "NOOP\tx => 500",
+		"MAIL FROM:<a\x00@example.org> => 50", "NOOP \r => 500", "NO\rOP => 500", " => 500", "  => 500",
+		"NOOP \xff\xfe => 501 5.5.2", "NOOP \xed\xa0\x80 => 501", "NOOP ü => 250")
 	c.quit()
 
 	c = dial(t, newTestServer(t, &backend{}, nil))
@@ -86,8 +88,9 @@ func TestCommandOctets(t *testing.T) {
 func TestForeignProtocols(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
-		"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "POST /x HTTP/1.0\r\n\r\nMAIL FROM:<a@b>\r\n", "CONNECT x:25 HTTP/1.1\r\n\r\n",
-		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "\x16",
+		"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "POST /x HTTP/1.0\r\n\r\nMAIL FROM:<a@b>\r\n",
+		"CONNECT x:25 HTTP/1.1\r\n\r\n", "GET /\r\n", "Host: x\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+		"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "\x16",
 	} {
 		b := &backend{}
 		c := dial(t, newTestServer(t, b, nil))
@@ -180,15 +183,16 @@ func TestRecipientLimit(t *testing.T) {
 	}
 }
 
-// TestMessageSize is Z-9 and the end of a message that is too large: it is read to its true end, its memory given back on the way.
+// TestMessageSize is Z-9 and the end of a message that is too large: it is read to its true end, its memory given back
+// on the way.
 func TestMessageSize(t *testing.T) {
 	t.Parallel()
 	b := &backend{}
 	s := newTestServer(t, b, func(o *Options) { o.Limits.MessageBytes = 1 << 20 })
 	c := dial(t, s)
 	c.hello()
-	c.do("MAIL FROM:<a@example.org> SIZE=1048577 => 552 5.3.4", "MAIL FROM:<a@example.org> SIZE=1048576 => 250", "RCPT TO:<b@example.net> => 250",
-		"DATA => 354")
+	c.do("MAIL FROM:<a@example.org> SIZE=1048577 => 552 5.3.4", "MAIL FROM:<a@example.org> SIZE=1048576 => 250",
+		"RCPT TO:<b@example.net> => 250", "DATA => 354")
 	body := "\r\n" + lines(20000, 70)
 	c.send(body[:1<<20-10000])
 	if held := s.memory.Load(); held < 1<<19 {
@@ -276,15 +280,17 @@ func TestUncork(t *testing.T) {
 	t.Parallel()
 	near, far := memoryPipe()
 	server := &recorder{Conn: far}
-	_, _ = near.Write([]byte("EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nRCPT TO:<c@example.net>\r\nDATA\r\n" +
-		"x\r\n.\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nBDAT 3 LAST\r\nx\r\nQUIT\r\n"))
+	envelope := "MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\n"
+	_, _ = near.Write([]byte("EHLO x\r\n" + envelope + "RCPT TO:<c@example.net>\r\nDATA\r\n" +
+		"x\r\n.\r\n" + envelope + "BDAT 3 LAST\r\nx\r\nQUIT\r\n"))
 	newTestServer(t, &backend{}, nil).ServeConn(t.Context(), server)
 	all, _ := io.ReadAll(near)
 	_ = near.Close()
 	// The greeting leaves alone. Before the second message is handed over the client is told of the first.
-	if len(server.writes) != 3 || !strings.HasPrefix(server.writes[0], "220 ") || strings.Count(server.writes[0], "\n") != 1 ||
-		!strings.HasSuffix(server.writes[1], "250 2.1.5 Recipient OK\r\n") || strings.Count(server.writes[2], "\n") != 2 {
-		t.Errorf("%d writes: %q", len(server.writes), server.writes)
+	w := server.writes
+	if len(w) != 3 || !strings.HasPrefix(w[0], "220 ") || strings.Count(w[0], "\n") != 1 ||
+		!strings.HasSuffix(w[1], "250 2.1.5 Recipient OK\r\n") || strings.Count(w[2], "\n") != 2 {
+		t.Errorf("%d writes: %q", len(w), w)
 	}
 	if !strings.HasSuffix(string(all), "221 2.0.0 Bye\r\n") {
 		t.Errorf("%q", all)
@@ -316,8 +322,8 @@ func TestBackendReplies(t *testing.T) {
 	}{
 		{smtp.Reply{}, "250 2.1.0 Sender OK", false},
 		{smtp.Reply{Code: 250, Text: "fine"}, "250 fine", false},
-		{smtp.Reply{Code: 530, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 7}, Text: "a\nb"}, "530-5.7.0 a\n530 5.7.0 b", false},
-		{smtp.Reply{Code: 421, Enhanced: smtp.EnhancedCode{Class: 4, Subject: 3}, Text: "bye"}, "421 4.3.0 bye", true},
+		{say(530, 7, 0, "a\nb"), "530-5.7.0 a\n530 5.7.0 b", false},
+		{say(421, 3, 0, "bye"), "421 4.3.0 bye", true},
 		{smtp.Reply{Code: 354, Text: "go on"}, "451 4.3.0", false},
 		{smtp.Reply{Code: 99, Text: "x"}, "451 4.3.0", false},
 		{smtp.Reply{Code: 250, Text: "a\r\n550 b"}, "451 4.3.0", false},
@@ -345,7 +351,7 @@ func TestRefusedConnection(t *testing.T) {
 		give smtp.Reply
 		want string
 	}{
-		{smtp.Reply{Code: 554, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 7, Detail: 1}, Text: "not you"}, "554 5.7.1 not you"},
+		{say(554, 7, 1, "not you"), "554 5.7.1 not you"},
 		{smtp.Reply{Code: 421, Text: "later"}, "421 later"},
 		{smtp.Reply{Code: 250, Text: "what"}, "451 4.3.0"},
 	} {

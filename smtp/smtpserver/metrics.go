@@ -31,25 +31,31 @@ func newMetrics(r prometheus.Registerer, name string) (*metrics, error) {
 	reg := &registry{labels: prometheus.Labels{"listener": name}, to: r}
 	m := &metrics{
 		open: reg.gauge("godwit_smtpserver_sessions",
-			"Open SMTP sessions. A lasting rise means clients that do not end their sessions, or a backend that is slow."),
+			"Open SMTP sessions. A lasting rise means clients that do not end their sessions, or a slow backend."),
 		accepted: reg.counter("godwit_smtpserver_sessions_total", "SMTP sessions begun. It rises with traffic."),
-		bytes:    reg.counter("godwit_smtpserver_message_bytes_total", "Octets of accepted messages. It rises with traffic."),
+		bytes: reg.counter("godwit_smtpserver_message_bytes_total",
+			"Octets of accepted messages. It rises with traffic."),
 		accepts: reg.counter("godwit_smtpserver_accept_errors_total",
-			"Connections the system could not give us. A rise means that descriptors or memory are short: raise the limits of the service."),
-		panics: reg.counter("godwit_smtpserver_panics_total", "Sessions ended by a defect of the program. Any rise is a bug to report."),
+			"Connections the system could not give us. A rise means that descriptors or memory are short: "+
+				"raise the limits of the service."),
+		panics: reg.counter("godwit_smtpserver_panics_total",
+			"Sessions ended by a defect of the program. Any rise is a bug to report."),
 	}
 	refused := reg.vec("godwit_smtpserver_sessions_refused_total",
-		"Connections refused because too many were open, of all or of one client. A lasting rise means a flood or limits that are too low.", "limit")
+		"Connections refused because too many were open, of all or of one client. "+
+			"A lasting rise means a flood or limits that are too low.", "limit")
 	m.refused = [2]prometheus.Counter{refused("all"), refused("client")}
 	ends := reg.vec("godwit_smtpserver_session_ends_total",
-		"Why sessions ended. A lasting rise of a cause other than quit means clients or a network that misbehave.", "cause")
+		"Why sessions ended. A lasting rise of a cause other than quit means that clients or the network misbehave.",
+		"cause")
 	for e := range m.ends {
 		if ending(e) != goOn {
 			m.ends[e] = ends(farewells[e].word)
 		}
 	}
 	replies := reg.vec("godwit_smtpserver_replies_total",
-		"Replies by verb and class. A lasting rise of 5xx means clients that are refused, of 4xx that they are put off.", "verb", "class")
+		"Replies by verb and class. A lasting rise of 5xx means that clients are refused, of 4xx put off.",
+		"verb", "class")
 	for v := range m.replies {
 		for c := range m.replies[v] {
 			m.replies[v][c] = replies(smtp.Verb(v).String(), classWords[c])
@@ -61,7 +67,8 @@ func newMetrics(r prometheus.Registerer, name string) (*metrics, error) {
 		m.messages[c] = messages(classWords[c])
 	}
 	found := reg.vec("godwit_smtpserver_message_flaws_total",
-		"Messages refused for their form. A lasting rise of bare_lf or bare_cr means an application to repair, or an attempt at smuggling.", "flaw")
+		"Messages refused for their form. A lasting rise of bare_lf or bare_cr means an application to repair, "+
+			"or an attempt at smuggling.", "flaw")
 	for f := range m.flaws {
 		if flaw(f) != flawNone {
 			m.flaws[f] = found(flaws[f].word)
@@ -84,7 +91,8 @@ func (m *metrics) message(r smtp.Reply) {
 	}
 }
 
-// registry makes metrics and registers them. Those of a server of the same name that was there before, as after a reload, are taken over.
+// registry makes metrics and registers them. Those of a server of the same name that was there before, as after a
+// reload, are taken over.
 type registry struct {
 	to     prometheus.Registerer
 	labels prometheus.Labels
@@ -117,6 +125,7 @@ func (r *registry) counter(name, help string) prometheus.Counter {
 }
 
 func (r *registry) vec(name, help string, labels ...string) func(values ...string) prometheus.Counter {
-	v := register(r, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: r.labels}, labels))
+	opts := prometheus.CounterOpts{Name: name, Help: help, ConstLabels: r.labels}
+	v := register(r, prometheus.NewCounterVec(opts, labels))
 	return func(values ...string) prometheus.Counter { return v.WithLabelValues(values...) }
 }

@@ -2,20 +2,21 @@ package smtpserver
 
 import "bytes"
 
-// normalizer makes clean wire form of what clients send that do not know CRLF: bare LF becomes CRLF and bare CR is dropped. It stands between the
-// connection and the scanner, so that only clean lines are counted and kept.
+// normalizer makes clean wire form of what clients send that do not know CRLF: bare LF becomes CRLF and bare CR is
+// dropped. It stands between the connection and the scanner, so that only clean lines are counted and kept.
 //
-// The end of data is decided here, on the octets as they came (RFC 5321, 4.1.1.4). Only for it a line that is a lone dot is written; every other
-// dot that comes to stand at the start of a line is written doubled, and the scanner takes it back to one. Dots of transparency
-// are removed after both kinds of line end, since clients that end lines with LF stuff their lines all the same.
+// The end of data is decided here, on the octets as they came (RFC 5321, 4.1.1.4). Only for it a line that is a lone
+// dot is written; every other dot that comes to stand at the start of a line is written doubled, and the scanner takes
+// it back to one. Dots of transparency are removed after both kinds of line end, since clients that end lines with LF
+// stuff their lines all the same.
 type normalizer struct {
 	place place // lineStart follows LF of either kind, the other places are as for the scanner
 	loose bool  // the line began after a bare LF, or had a bare CR behind its dot: a lone dot does not end the data
 	begun bool  // octets of this line have been written
 }
 
-// next converts what it can of src and writes at most len(dst) octets, which must be at least 8, to dst. It stops behind the end of data, so
-// that nothing behind it is touched. stuffed is false for BDAT, where dots mean nothing.
+// next converts what it can of src and writes at most len(dst) octets, which must be at least 8, to dst. It stops
+// behind the end of data, so that nothing behind it is touched. stuffed is false for BDAT, where dots mean nothing.
 func (z *normalizer) next(dst, src []byte, stuffed bool) (wrote, read int, done bool) {
 	line := func(loose bool) {
 		wrote += copy(dst[wrote:], "\r\n")

@@ -22,16 +22,16 @@ type Options struct {
 	Limits   Limits
 	Banner   string // words after the name in the greeting, printable ASCII; none by default
 
-	// Normalize accepts mail of clients that send bare LF: in commands and data it is read as CRLF, and bare CR in data is dropped.
-	// The end of data is CRLF.CRLF as ever.
+	// Normalize accepts mail of clients that send bare LF: in commands and data it is read as CRLF, and bare CR in data
+	// is dropped. The end of data is CRLF.CRLF as ever.
 	Normalize bool
 
-	// GreetingDelay holds the greeting back for so long; a client that talks meanwhile is no mail server and is refused with 554
-	// (RFC 5321, 3.1 and 4.3.1). Zero greets at once.
+	// GreetingDelay holds the greeting back for so long; a client that talks meanwhile is no mail server and is refused
+	// with 554 (RFC 5321, 3.1 and 4.3.1). Zero greets at once.
 	GreetingDelay time.Duration
 
-	// DrainTimeout is how long sessions may finish their transaction after the context of Serve is done; then they are cut.
-	// Zero means 30 seconds.
+	// DrainTimeout is how long sessions may finish their transaction after the context of Serve is done; then they are
+	// cut. Zero means 30 seconds.
 	DrainTimeout time.Duration
 
 	Logger     *slog.Logger          // nil discards
@@ -41,8 +41,14 @@ type Options struct {
 
 // Limits bound what a client can use up. Zero means the default, in parentheses.
 type Limits struct {
-	CommandLine  int   // octets of a command line with its CRLF (2,048; at least 512: RFC 5321, 4.5.3.1.4)
-	TextLine     int   // octets of a line of a message without CRLF (65,536; at least 998: RFC 5321, 4.5.3.1.6). See below.
+	CommandLine int // octets of a command line with its CRLF (2,048; at least 512: RFC 5321, 4.5.3.1.4)
+
+	// TextLine is the octets of a line of a message without CRLF (65,536; at least 998). RFC 5321, 4.5.3.1.6, obliges a
+	// server to take 998 and forbids a client to send more. Real applications do send more, HTML in one line and a To
+	// field of all recipients above all, and receivers take it, so the default refuses only what is no text any more. A
+	// line is never cut: that would break signatures and encodings. Who wants the letter of the law sets 998.
+	TextLine int
+
 	HeaderBytes  int   // octets of a message's header (256 KiB)
 	MessageBytes int64 // octets of a message, offered as SIZE (50 MiB; at least 64 KiB: RFC 5321, 4.5.3.1.7)
 	MemoryBytes  int64 // octets of all messages being received at once; beyond, 452 4.3.1 (1 GiB)
@@ -56,13 +62,11 @@ type Limits struct {
 	WriteTimeout   time.Duration // for a write of replies (2 min), up to an eighth more
 	SessionAge     time.Duration // of a session, whatever it does (1 h)
 
-	Sessions          int // open at once; beyond, 421 4.3.2 (20,000). Above three quarters of it timeouts are a tenth, at least 10 s.
+	// Sessions is how many may be open at once; beyond, 421 4.3.2 (20,000). While more than three quarters of them are,
+	// waits are a tenth of the timeouts, but at least 10 s.
+	Sessions          int
 	SessionsPerClient int // of one IPv4 address or IPv6 /64; beyond, 421 4.7.0 (1,000)
 }
-
-// The text line: RFC 5321, 4.5.3.1.6, obliges a server to take 998 octets and forbids a client to send more. Real applications do send more, HTML in
-// one line and a To field of all recipients above all, and receivers take it, so the default refuses only what is no text any
-// more. A line is never cut: that would break signatures and encodings. Who wants the letter of the law sets 998.
 
 // maxInput bounds every size that can be configured, so that sums never overflow.
 const maxInput = 1 << 40

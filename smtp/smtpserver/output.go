@@ -1,7 +1,6 @@
 package smtpserver
 
 import (
-	"context"
 	"io"
 	"net"
 	"time"
@@ -9,7 +8,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-// maxOutput is how much of replies is held back: a client that sends commands without end gets answers in writes of this size.
+// maxOutput is how much of replies is held back: a client that sends commands without end gets answers in writes of
+// this size.
 const maxOutput = 4 << 10
 
 // reply appends a reply of the engine. It is written before the session next waits.
@@ -17,10 +17,20 @@ func (s *session) reply(r smtp.Reply) ending {
 	s.server.metrics.reply(s.verb, r.Code)
 	s.out = r.AppendTo(s.out)
 	if s.transcript {
-		s.log.Log(context.Background(), LevelTranscript, "server says", "reply", r.String())
+		s.log.Log(s.serving.ctx, LevelTranscript, "server says", "reply", r.String())
 	}
 	if len(s.out) >= maxOutput {
 		return s.flush(time.Now())
+	}
+	return goOn
+}
+
+// send appends a reply that lies ready in wire form.
+func (s *session) send(code int, wire []byte) ending {
+	s.server.metrics.reply(s.verb, code)
+	s.out = append(s.out, wire...)
+	if s.transcript {
+		s.log.Log(s.serving.ctx, LevelTranscript, "server says", "reply", string(wire))
 	}
 	return goOn
 }
@@ -89,8 +99,8 @@ const (
 	lingerBytes = 256 << 10
 )
 
-// linger closes c so that the last reply arrives: octets that were sent and not read would make the kernel reset the connection and drop
-// it. The client is given a moment to see the reply and close.
+// linger closes c so that the last reply arrives: octets that were sent and not read would make the kernel reset the
+// connection and drop it. The client is given a moment to see the reply and close.
 func linger(c net.Conn) {
 	if half, ok := c.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		_ = c.SetReadDeadline(time.Now().Add(lingerTime))

@@ -6,39 +6,40 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-func code(class, subject, detail uint16) smtp.EnhancedCode {
-	return smtp.EnhancedCode{Class: class, Subject: subject, Detail: detail}
+// say makes a reply whose enhanced code has the class of its code (RFC 2034, 4).
+func say(code int, subject, detail uint16, text string) smtp.Reply {
+	enhanced := smtp.EnhancedCode{Class: uint16(code / 100), Subject: subject, Detail: detail}
+	return smtp.Reply{Code: code, Enhanced: enhanced, Text: text}
 }
 
 // What the engine says. The words are fixed and generic; reasons are in the log.
 var (
-	replyHello         = smtp.Reply{Code: 250, Enhanced: code(2, 0, 0), Text: "OK"}
-	replyMail          = smtp.Reply{Code: 250, Enhanced: code(2, 1, 0), Text: "Sender OK"}
-	replyRcpt          = smtp.Reply{Code: 250, Enhanced: code(2, 1, 5), Text: "Recipient OK"}
+	replyHello         = say(250, 0, 0, "OK")
+	replyMail          = say(250, 1, 0, "Sender OK")
+	replyRcpt          = say(250, 1, 5, "Recipient OK")
 	replyData          = smtp.Reply{Code: 354, Text: "End data with <CR><LF>.<CR><LF>"}
-	replyAccepted      = smtp.Reply{Code: 250, Enhanced: code(2, 0, 0), Text: "Message accepted"}
-	replyChunk         = smtp.Reply{Code: 250, Enhanced: code(2, 0, 0), Text: "Chunk received"}
-	replyQuit          = smtp.Reply{Code: 221, Enhanced: code(2, 0, 0), Text: "Bye"}
-	replyVrfy          = smtp.Reply{Code: 252, Enhanced: code(2, 0, 0), Text: "Cannot verify, but will take a message and try"}
-	replyHelp          = smtp.Reply{Code: 214, Enhanced: code(2, 0, 0), Text: "See RFC 5321"}
-	replyUnknown       = smtp.Reply{Code: 500, Enhanced: code(5, 5, 2), Text: "Command not recognized"}
-	replyLineTooLong   = smtp.Reply{Code: 500, Enhanced: code(5, 5, 2), Text: "Line too long"}
-	replyControls      = smtp.Reply{Code: 500, Enhanced: code(5, 5, 2), Text: "Control characters are not allowed"}
-	replyNotUTF8       = smtp.Reply{Code: 501, Enhanced: code(5, 5, 2), Text: "Not valid UTF-8"}
-	replyNoArguments   = smtp.Reply{Code: 501, Enhanced: code(5, 5, 4), Text: "Syntax: no arguments allowed"}
-	replyHelloSyntax   = smtp.Reply{Code: 501, Enhanced: code(5, 5, 4), Text: "Syntax: HELO or EHLO and a domain or address literal"}
-	replyMailSyntax    = smtp.Reply{Code: 501, Enhanced: code(5, 5, 4), Text: "Syntax: MAIL FROM:<address>"}
-	replyRcptSyntax    = smtp.Reply{Code: 501, Enhanced: code(5, 5, 4), Text: "Syntax: RCPT TO:<address>"}
-	replyVrfySyntax    = smtp.Reply{Code: 501, Enhanced: code(5, 5, 4), Text: "Syntax: VRFY and a name"}
-	replyNotOffered    = smtp.Reply{Code: 502, Enhanced: code(5, 5, 1), Text: "Command not implemented"}
-	replySequence      = smtp.Reply{Code: 503, Enhanced: code(5, 5, 1), Text: "Bad sequence of commands"}
-	replyHelloFirst    = smtp.Reply{Code: 503, Enhanced: code(5, 5, 1), Text: "Send EHLO or HELO first"}
-	replyNoRecipients  = smtp.Reply{Code: 554, Enhanced: code(5, 5, 1), Text: "No valid recipients"}
-	replyTooBig        = smtp.Reply{Code: 552, Enhanced: code(5, 3, 4), Text: "Message size exceeds fixed limit"}
-	replyManyRecipient = smtp.Reply{Code: 452, Enhanced: code(4, 5, 3), Text: "Too many recipients"}
-	replyLocalError    = smtp.Reply{Code: 451, Enhanced: code(4, 3, 0), Text: "Local error, try again later"}
-	replyFull          = smtp.Reply{Code: 421, Enhanced: code(4, 3, 2), Text: "Too many connections, try again later"}
-	replyClientFull    = smtp.Reply{Code: 421, Enhanced: code(4, 7, 0), Text: "Too many connections from your address"}
+	replyAccepted      = say(250, 0, 0, "Message accepted")
+	replyChunk         = say(250, 0, 0, "Chunk received")
+	replyQuit          = say(221, 0, 0, "Bye")
+	replyVrfy          = say(252, 0, 0, "Cannot verify, but will take a message and try")
+	replyHelp          = say(214, 0, 0, "See RFC 5321")
+	replyUnknown       = say(500, 5, 2, "Command not recognized")
+	replyLineTooLong   = say(500, 5, 2, "Line too long")
+	replyControls      = say(500, 5, 2, "Control characters are not allowed")
+	replyNotUTF8       = say(501, 5, 2, "Not valid UTF-8")
+	replyNoArguments   = say(501, 5, 4, "Syntax: no arguments allowed")
+	replyHelloSyntax   = say(501, 5, 4, "Syntax: HELO or EHLO and a domain or address literal")
+	replyMailSyntax    = say(501, 5, 4, "Syntax: MAIL FROM:<address>")
+	replyRcptSyntax    = say(501, 5, 4, "Syntax: RCPT TO:<address>")
+	replyVrfySyntax    = say(501, 5, 4, "Syntax: VRFY and a name")
+	replyNotOffered    = say(502, 5, 1, "Command not implemented")
+	replySequence      = say(503, 5, 1, "Bad sequence of commands")
+	replyHelloFirst    = say(503, 5, 1, "Send EHLO or HELO first")
+	replyNoRecipients  = say(554, 5, 1, "No valid recipients")
+	replyManyRecipient = say(452, 5, 3, "Too many recipients")
+	replyLocalError    = say(451, 3, 0, "Local error, try again later")
+	replyFull          = say(421, 3, 2, "Too many connections, try again later")
+	replyClientFull    = say(421, 7, 0, "Too many connections from your address")
 )
 
 // ending is why a session ends.
@@ -78,18 +79,18 @@ var farewells = [endings]struct {
 	endRefused:      {"refused", slog.LevelDebug, smtp.Reply{}},
 	endBackend:      {"backend", slog.LevelDebug, smtp.Reply{}},
 	endLost:         {"lost", slog.LevelDebug, smtp.Reply{}},
-	endTimeout:      {"timeout", slog.LevelInfo, smtp.Reply{Code: 421, Enhanced: code(4, 4, 2), Text: "Timeout"}},
-	endSlow:         {"slow", slog.LevelInfo, smtp.Reply{Code: 421, Enhanced: code(4, 4, 2), Text: "Data is too slow"}},
-	endAge:          {"age", slog.LevelInfo, smtp.Reply{Code: 421, Enhanced: code(4, 3, 2), Text: "Session has lasted too long"}},
-	endDrain:        {"drain", slog.LevelDebug, smtp.Reply{Code: 421, Enhanced: code(4, 3, 2), Text: "Server is shutting down"}},
+	endTimeout:      {"timeout", slog.LevelInfo, say(421, 4, 2, "Timeout")},
+	endSlow:         {"slow", slog.LevelInfo, say(421, 4, 2, "Data is too slow")},
+	endAge:          {"age", slog.LevelInfo, say(421, 3, 2, "Session has lasted too long")},
+	endDrain:        {"drain", slog.LevelDebug, say(421, 3, 2, "Server is shutting down")},
 	endAbort:        {"abort", slog.LevelInfo, smtp.Reply{}},
-	endBadCommands:  {"bad_commands", slog.LevelInfo, smtp.Reply{Code: 421, Enhanced: code(4, 7, 0), Text: "Too many bad commands"}},
-	endIdleCommands: {"idle_commands", slog.LevelInfo, smtp.Reply{Code: 421, Enhanced: code(4, 7, 0), Text: "Too many commands without mail"}},
+	endBadCommands:  {"bad_commands", slog.LevelInfo, say(421, 7, 0, "Too many bad commands")},
+	endIdleCommands: {"idle_commands", slog.LevelInfo, say(421, 7, 0, "Too many commands without mail")},
 	endLongLine:     {"long_line", slog.LevelInfo, smtp.Reply{}},
-	endBareLF:       {"bare_lf", slog.LevelInfo, smtp.Reply{Code: 500, Enhanced: code(5, 5, 2), Text: "Lines must end with CR LF"}},
-	endFraming:      {"framing", slog.LevelInfo, smtp.Reply{Code: 501, Enhanced: code(5, 5, 4), Text: "Syntax: BDAT and a size, then LAST or nothing"}},
+	endBareLF:       {"bare_lf", slog.LevelInfo, say(500, 5, 2, "Lines must end with CR LF")},
+	endFraming:      {"framing", slog.LevelInfo, say(501, 5, 4, "Syntax: BDAT and a size, then LAST or nothing")},
 	endUnawaited:    {"unawaited", slog.LevelInfo, smtp.Reply{}},
-	endEarly:        {"early", slog.LevelInfo, smtp.Reply{Code: 554, Enhanced: code(5, 5, 0), Text: "Client talks before the greeting"}},
-	endForeign:      {"foreign", slog.LevelInfo, smtp.Reply{Code: 554, Enhanced: code(5, 5, 0), Text: "This is an SMTP server"}},
-	endPanic:        {"panic", slog.LevelError, smtp.Reply{Code: 421, Enhanced: code(4, 3, 0), Text: "Local error, try again later"}},
+	endEarly:        {"early", slog.LevelInfo, say(554, 5, 0, "Client talks before the greeting")},
+	endForeign:      {"foreign", slog.LevelInfo, say(554, 5, 0, "This is an SMTP server")},
+	endPanic:        {"panic", slog.LevelError, say(421, 3, 0, "Local error, try again later")},
 }

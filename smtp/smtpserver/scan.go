@@ -27,14 +27,14 @@ var flaws = [...]struct {
 	reply smtp.Reply
 }{
 	flawNone:   {"none", smtp.Reply{}},
-	flawBareCR: {"bare_cr", smtp.Reply{Code: 554, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 6}, Text: "Message has a CR without LF"}},
-	flawBareLF: {"bare_lf", smtp.Reply{Code: 554, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 6}, Text: "Message has an LF without CR"}},
-	flawNUL:    {"nul", smtp.Reply{Code: 554, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 6}, Text: "Message has a NUL octet"}},
-	flawLine:   {"line", smtp.Reply{Code: 554, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 6}, Text: "Message has a line that is too long"}},
-	flawHeader: {"header", smtp.Reply{Code: 552, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 3, Detail: 4}, Text: "Message header is too large"}},
-	flawSize:   {"size", smtp.Reply{Code: 552, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 3, Detail: 4}, Text: "Message size exceeds fixed limit"}},
-	flawMemory: {"memory", smtp.Reply{Code: 452, Enhanced: smtp.EnhancedCode{Class: 4, Subject: 3, Detail: 1}, Text: "Insufficient system storage"}},
-	flawChunks: {"chunks", smtp.Reply{Code: 554, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 5}, Text: "Too many chunks"}},
+	flawBareCR: {"bare_cr", say(554, 6, 0, "Message has a CR without LF")},
+	flawBareLF: {"bare_lf", say(554, 6, 0, "Message has an LF without CR")},
+	flawNUL:    {"nul", say(554, 6, 0, "Message has a NUL octet")},
+	flawLine:   {"line", say(554, 6, 0, "Message has a line that is too long")},
+	flawHeader: {"header", say(552, 3, 4, "Message header is too large")},
+	flawSize:   {"size", say(552, 3, 4, "Message size exceeds fixed limit")},
+	flawMemory: {"memory", say(452, 3, 1, "Insufficient system storage")},
+	flawChunks: {"chunks", say(554, 5, 0, "Too many chunks")},
 }
 
 // place is where in the grammar of the data a scanner stands, between two octets.
@@ -48,12 +48,13 @@ const (
 	afterCR                 // after a CR within a line, which is kept
 )
 
-// scanner finds the end of the data, removes the dots of transparency (RFC 5321, 4.5.2) and judges the content. It is shown the octets as
-// they lie in the body's own memory, in pieces cut anywhere, looks at each once with the vector instructions of package bytes, and moves
-// octets only after a dot was removed. Its zero value scans BDAT chunks.
+// scanner finds the end of the data, removes the dots of transparency (RFC 5321, 4.5.2) and judges the content. It is
+// shown the octets as they lie in the body's own memory, in pieces cut anywhere, looks at each once with the vector
+// instructions of package bytes, and moves octets only after a dot was removed. Its zero value scans BDAT chunks.
 //
-// The end is CRLF.CRLF; there is one state (lineStart) from which it can be reached, and one way into that state: CR immediately followed by
-// LF. That is the whole defence against smuggling; it does not depend on what is done with stray CR and LF.
+// The end is CRLF.CRLF; there is one state (lineStart) from which it can be reached, and one way into that state: CR
+// immediately followed by LF. That is the whole defence against smuggling; it does not depend on what is done with
+// stray CR and LF.
 type scanner struct {
 	stuffed bool // DATA: dots are doubled and a lone dot ends; otherwise BDAT
 	limits  *Limits
@@ -67,8 +68,8 @@ type scanner struct {
 	dotLine   bool
 }
 
-// scan examines p and compacts it in place. The first kept octets are content; they are zero once there is a flaw. done tells that the data
-// ended after used octets; otherwise used is len(p).
+// scan examines p and compacts it in place. The first kept octets are content; they are zero once there is a flaw. done
+// tells that the data ended after used octets; otherwise used is len(p).
 func (c *scanner) scan(p []byte) (kept, used int, done bool) {
 	r, w := 0, 0
 	crs := 0 // CRs in p that belong to a CRLF, or may do so

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// reference says, slowly and by the letter, what a scanner must find in the octets behind 354: where the data ends (RFC 5321, 4.1.1.4), what remains
-// after transparency (4.5.2), and whether the content is in order.
+// reference says, slowly and by the letter, what a scanner must find in the octets behind 354: where the data ends (RFC
+// 5321, 4.1.1.4), what remains after transparency (4.5.2), and whether the content is in order.
 func reference(wire string, l Limits) (content string, used int, done, flawed bool) {
 	end := strings.Index("\r\n"+wire, "\r\n.\r\n")
 	if end < 0 {
@@ -129,7 +129,8 @@ func checkScan(t *testing.T, wire string, cuts []byte, l Limits) {
 	want, wantUsed, wantDone = referenceNormal(wire)
 	got, used, done, c = normalizeAll(wire, cuts, &l)
 	if done != wantDone || used != wantUsed {
-		t.Fatalf("normalizing %q cut %v: done %v after %d, want %v after %d", wire, cuts, done, used, wantDone, wantUsed)
+		t.Fatalf("normalizing %q cut %v: done %v after %d, want %v after %d",
+			wire, cuts, done, used, wantDone, wantUsed)
 	}
 	if !done {
 		return
@@ -158,7 +159,8 @@ func checkContent(t *testing.T, wire string, cuts []byte, got, want string, c *s
 	}
 }
 
-// TestScanShort compares with the reference on every text of up to six octets of the five that matter, cut at every place.
+// TestScanShort compares with the reference on every text of up to six octets of the five that matter, cut at every
+// place.
 func TestScanShort(t *testing.T) {
 	t.Parallel()
 	const octets = "\r\n.a\x00"
@@ -271,7 +273,8 @@ func TestScanChunks(t *testing.T) {
 			}
 			unended := c.finish()
 			if c.flaw != tt.want || unended != tt.unended || c.dotLine != tt.dot && c.flaw == flawNone {
-				t.Errorf("%q cut at %d: flaw %s, unended %v, dot line %v", tt.in, cut, flaws[c.flaw].word, unended, c.dotLine)
+				t.Errorf("%q cut at %d: flaw %s, unended %v, dot line %v",
+					tt.in, cut, flaws[c.flaw].word, unended, c.dotLine)
 			}
 			if c.flaw == flawNone && string(got) != tt.in {
 				t.Errorf("%q cut at %d: %q", tt.in, cut, got)
@@ -303,7 +306,9 @@ func FuzzScan(f *testing.F) {
 }
 
 func FuzzChunkArguments(f *testing.F) {
-	for _, s := range []string{"10", "10 LAST", "0 last", "-1", "1e3", "0x10", "", "10 LASTT", "99999999999999999999", "1  LAST", "1 LAST "} {
+	for _, s := range []string{
+		"10", "10 LAST", "0 last", "-1", "1e3", "0x10", "", "10 LASTT", "99999999999999999999", "1  LAST", "1 LAST ",
+	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, args []byte) {

@@ -35,6 +35,12 @@ type Server struct {
 		servings map[*serving]struct{}
 	}
 	wg sync.WaitGroup // servings
+
+	refusals struct {
+		sync.Mutex
+		logged time.Time
+		count  int // since then
+	}
 }
 
 // New checks the options and returns a server. It opens nothing and starts nothing.
@@ -75,11 +81,12 @@ func (s *Server) SetLimits(l Limits) error {
 // Sessions returns the number of open sessions.
 func (s *Server) Sessions() int { return int(s.gate.open.Load()) }
 
-// Serve accepts connections until ctx is done, Shutdown or Close is called, or l is closed. Then it drains: sessions between commands are told
-// 421, those within a transaction may finish it. It closes l and returns when all of its sessions have ended. When ctx was what ended it, sessions
-// are cut after Options.DrainTimeout.
+// Serve accepts connections until ctx is done, Shutdown or Close is called, or l is closed. Then it drains: sessions
+// between commands are told 421, those within a transaction may finish it. It closes l and returns when all of its
+// sessions have ended. When ctx was what ended it, sessions are cut after Options.DrainTimeout.
 //
-// Errors of l other than its end never end Serve: it waits and tries again, so that a shortage of descriptors passes (accept(2), EMFILE).
+// Errors of l other than its end never end Serve: it waits and tries again, so that a shortage of descriptors passes
+// (accept(2), EMFILE).
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	sv, err := s.begin(ctx, l)
 	if err != nil {
@@ -120,8 +127,8 @@ func (s *Server) ServeConn(ctx context.Context, c net.Conn) {
 	sv.wg.Wait()
 }
 
-// Shutdown closes the listeners, tells sessions between commands 421, lets the others finish their transaction, and returns when all have ended.
-// When ctx is done first it cuts them and returns the cause. Serve must be called no more.
+// Shutdown closes the listeners, tells sessions between commands 421, lets the others finish their transaction, and
+// returns when all have ended. When ctx is done first it cuts them and returns the cause. Serve must be called no more.
 func (s *Server) Shutdown(ctx context.Context) error {
 	for _, sv := range s.close() {
 		sv.drain()
@@ -261,7 +268,8 @@ func (sv *serving) accept(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// maxRefusing bounds the connections that are being told that there are too many; beyond it they are closed without a word.
+// maxRefusing bounds the connections that are being told that there are too many; beyond it they are closed without a
+// word.
 const maxRefusing = 64
 
 // admit begins a session for c or refuses it.
@@ -302,7 +310,7 @@ func (sv *serving) refuse(c net.Conn, client netip.Addr, refusal smtp.Reply) {
 		counter = s.metrics.refused[1]
 	}
 	counter.Inc()
-	s.options.Logger.Info("connection refused", "listener", s.options.Name, "client", client.String(), "reply", refusal.String())
+	s.noteRefusal(client, refusal)
 	if s.refusing.Add(1) > maxRefusing {
 		s.refusing.Add(-1)
 		_ = c.Close()
@@ -314,6 +322,23 @@ func (sv *serving) refuse(c net.Conn, client netip.Addr, refusal smtp.Reply) {
 		_, _ = c.Write(refusal.AppendTo(nil))
 		linger(c)
 	})
+}
+
+// refusalPause is the least time between two log records of refused connections: a flood must not fill the log.
+const refusalPause = 10 * time.Second
+
+// noteRefusal logs a refused connection, and how many were refused since the last record.
+func (s *Server) noteRefusal(client netip.Addr, refusal smtp.Reply) {
+	s.refusals.Lock()
+	defer s.refusals.Unlock()
+	s.refusals.count++
+	now := time.Now()
+	if now.Sub(s.refusals.logged) < refusalPause {
+		return
+	}
+	s.options.Logger.Warn("connections refused", "listener", s.options.Name, "count", s.refusals.count,
+		"client", client.String(), "reply", refusal.String(), "sessions", s.Sessions())
+	s.refusals.logged, s.refusals.count = now, 0
 }
 
 // ids makes session ids: unique in the process, and hard to guess the number of sessions from.
@@ -328,7 +353,8 @@ func (g *ids) begin() {
 	g.seed = binary.LittleEndian.Uint64(seed[:])
 }
 
-// next returns the next id. Multiplying by an odd number and folding with a constant permutes 50 bits, so no id comes twice in 2^50.
+// next returns the next id. Multiplying by an odd number and folding with a constant permutes 50 bits, so no id comes
+// twice in 2^50.
 func (g *ids) next() string {
 	const letters = "0123456789abcdefghjkmnpqrstvwxyz"
 	const bits = 50

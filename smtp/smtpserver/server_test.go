@@ -70,7 +70,8 @@ func TestServeTCP(t *testing.T) {
 		t.Errorf("%d messages", len(m))
 	}
 	p := b.mu.peers[0]
-	if p.Remote.Addr() != netip.MustParseAddr("127.0.0.1") || p.Local.String() != address || len(p.Session) != 10 || p.Hello != "client.example" {
+	if p.Remote.Addr() != netip.MustParseAddr("127.0.0.1") || p.Local.String() != address ||
+		len(p.Session) != 10 || p.Hello != "client.example" {
 		t.Errorf("peer %+v", p)
 	}
 	if s.Sessions() != 0 {
@@ -78,7 +79,8 @@ func TestServeTCP(t *testing.T) {
 	}
 }
 
-// TestLastWordsArrive over TCP though octets of the client were left unread, which makes the kernel reset a connection that is just closed.
+// TestLastWordsArrive over TCP though octets of the client were left unread, which makes the kernel reset a connection
+// that is just closed.
 func TestLastWordsArrive(t *testing.T) {
 	t.Parallel()
 	address, stop := serve(t, newTestServer(t, &backend{}, nil))
@@ -173,8 +175,9 @@ func TestSessionsPerClient(t *testing.T) {
 		}
 		var open []*client
 		for _, step := range []struct{ from, want string }{
-			{"192.0.2.1:1", "220"}, {"[::ffff:192.0.2.1]:2", "220"}, {"192.0.2.1:3", "421 4.7.0"}, {"192.0.2.2:1", "220"},
-			{"[2001:db8:0:1::1]:1", "220"}, {"[2001:db8:0:1:ffff::2]:1", "220"}, {"[2001:db8:0:1::3]:1", "421 4.7.0"}, {"[2001:db8:0:2::1]:1", "220"},
+			{"192.0.2.1:1", "220"}, {"[::ffff:192.0.2.1]:2", "220"}, {"192.0.2.1:3", "421 4.7.0"},
+			{"192.0.2.2:1", "220"}, {"[2001:db8:0:1::1]:1", "220"}, {"[2001:db8:0:1:ffff::2]:1", "220"},
+			{"[2001:db8:0:1::3]:1", "421 4.7.0"}, {"[2001:db8:0:2::1]:1", "220"},
 		} {
 			c := connect(step.from)
 			c.want(step.want)
@@ -362,8 +365,8 @@ func TestClosedSets(t *testing.T) {
 	}
 }
 
-// TestIdleSessions measures what an idle session holds: 15,000 must fit at 32 KiB each. The test opens fewer and is in memory, so that it needs no
-// descriptors.
+// TestIdleSessions measures what an idle session holds: 15,000 must fit at 32 KiB each. The test opens fewer and is in
+// memory, so that it needs no descriptors.
 func TestIdleSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 1000

@@ -101,7 +101,8 @@ func newSession(sv *serving, conn net.Conn) *session {
 	return sess
 }
 
-// addrPort returns the address of a TCP connection, with IPv4 never mapped into IPv6, so that there is one spelling to compare.
+// addrPort returns the address of a TCP connection, with IPv4 never mapped into IPv6, so that there is one spelling to
+// compare.
 func addrPort(a net.Addr) netip.AddrPort {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
@@ -160,8 +161,7 @@ func (s *session) greet(ctx context.Context) ending {
 			return e
 		}
 	}
-	s.out = append(s.out, s.server.greeting...)
-	return goOn
+	return s.send(220, s.server.greeting)
 }
 
 // awaitSilence waits for d, in which a client that knows SMTP says nothing.
@@ -204,8 +204,8 @@ func (s *session) clear(to state) {
 	s.setState(to)
 }
 
-// finish says the last words and closes everything. What was not acknowledged is dropped: a client that got no final reply sends its message
-// again (RFC 5321, 4.5.4.1).
+// finish says the last words and closes everything. What was not acknowledged is dropped: a client that got no final
+// reply sends its message again (RFC 5321, 4.5.4.1).
 func (s *session) finish(e ending) {
 	f := &farewells[e]
 	s.clear(stateConnected)
@@ -233,7 +233,8 @@ func (s *session) finish(e ending) {
 
 func (s *session) logEnd(e ending) {
 	attrs := []slog.Attr{
-		slog.String("cause", farewells[e].word), slog.String("client", s.peer.Remote.String()), slog.String("hello", s.peer.Hello),
+		slog.String("cause", farewells[e].word),
+		slog.String("client", s.peer.Remote.String()), slog.String("hello", s.peer.Hello),
 		slog.Int("messages", s.messages), slog.Int("bad_commands", s.bad), slog.Duration("lasted", time.Since(s.began)),
 	}
 	if s.failure != nil {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// smuggles are the endings that some server somewhere takes for the end of data (SEC Consult, "SMTP Smuggling", 2023). None is. Those whose clean says
-// so are odd but lawful text.
+// smuggles are the endings that some server somewhere takes for the end of data (SEC Consult, "SMTP Smuggling", 2023).
+// None is. Those whose clean says so are odd but lawful text.
 var smuggles = []struct {
 	id, x string
 	clean bool
@@ -36,7 +36,8 @@ var smuggles = []struct {
 
 const (
 	smuggleHead = "Subject: x\r\nFrom: a@example.org\r\n"
-	smuggled    = "MAIL FROM:<evil@example.org>\r\nRCPT TO:<victim@example.net>\r\nDATA\r\nSubject: smuggled\r\n\r\nboo\r\n"
+	smuggled    = "MAIL FROM:<evil@example.org>\r\nRCPT TO:<victim@example.net>\r\nDATA\r\n" +
+		"Subject: smuggled\r\n\r\nboo\r\n"
 )
 
 // smugglePositions place the ending x in a message.
@@ -73,8 +74,8 @@ var smugglePieces = []struct {
 	}},
 }
 
-// TestSmuggling sends every ending in every position: there is one reply to the data, nothing behind the ending is taken for a
-// command, and what is accepted is one message without stray CR or LF.
+// TestSmuggling sends every ending in every position: there is one reply to the data, nothing behind the ending is
+// taken for a command, and what is accepted is one message without stray CR or LF.
 func TestSmuggling(t *testing.T) {
 	t.Parallel()
 	for _, normalize := range []bool{false, true} {
@@ -123,7 +124,8 @@ func trySmuggle(t *testing.T, c *client, b *backend, id, data, want string, send
 		t.Fatalf("%s: %d messages", id, len(messages))
 	}
 	for _, m := range messages {
-		if strings.ContainsAny(strings.ReplaceAll(m.body, "\r\n", ""), "\r\n") || !strings.Contains(m.body, "smuggled") {
+		stray := strings.ContainsAny(strings.ReplaceAll(m.body, "\r\n", ""), "\r\n")
+		if stray || !strings.Contains(m.body, "smuggled") {
 			t.Errorf("%s: body %q", id, m.body)
 		}
 		if m.env.From.Local != "a" || len(m.env.Recipients) != 1 {
@@ -204,7 +206,8 @@ func TestPipelinedBehindData(t *testing.T) {
 	c.hello()
 	var group strings.Builder
 	for i := range 50 {
-		fmt.Fprintf(&group, "MAIL FROM:<a%d@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\nSubject: %d\r\n\r\n%s.\r\n", i, i, lines(40, 70))
+		fmt.Fprintf(&group, "MAIL FROM:<a%d@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n", i)
+		fmt.Fprintf(&group, "Subject: %d\r\n\r\n%s.\r\n", i, lines(40, 70))
 	}
 	go c.send(group.String() + "QUIT\r\n")
 	for range 50 {
@@ -213,7 +216,7 @@ func TestPipelinedBehindData(t *testing.T) {
 	c.want("221")
 	c.wantEnd()
 	for i, m := range b.messages() {
-		if want := fmt.Sprintf("a%d", i); m.env.From.Local != want || !strings.HasSuffix(m.body, "\r\n\r\n"+lines(40, 70)) {
+		if m.env.From.Local != fmt.Sprintf("a%d", i) || !strings.HasSuffix(m.body, "\r\n\r\n"+lines(40, 70)) {
 			t.Errorf("message %d is from %s", i, m.env.From.Local)
 		}
 	}

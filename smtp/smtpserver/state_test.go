@@ -13,37 +13,36 @@ func refusing() *backend {
 	return &backend{
 		onRcpt: func(r *smtp.Recipient) smtp.Reply {
 			if r.Local == "refused" {
-				return smtp.Reply{Code: 550, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 1, Detail: 1}, Text: "no such user"}
+				return say(550, 1, 1, "no such user")
 			}
 			return smtp.Reply{}
 		},
 	}
 }
 
-// stateSetups leads to each state of the table. Steps are sent as they are, each with its reply.
+// Steps that lead to states, each with its reply.
+const (
+	stepHello  = "EHLO x\r\n => 250"
+	stepMail   = "MAIL FROM:<a@example.org>\r\n => 250"
+	stepRcpt   = "RCPT TO:<b@example.net>\r\n => 250"
+	stepNoRcpt = "RCPT TO:<refused@example.net>\r\n => 550"
+	stepData   = "DATA\r\n => 354"
+)
+
+// stateSetups leads to each state of the table.
 var stateSetups = []struct {
 	name  string
 	steps []string
 }{
 	{"connected", nil},
-	{"greeted", []string{"EHLO x\r\n => 250"}},
-	{"mail", []string{"EHLO x\r\n => 250", "MAIL FROM:<a@example.org>\r\n => 250"}},
-	{"rcpt", []string{"EHLO x\r\n => 250", "MAIL FROM:<a@example.org>\r\n => 250", "RCPT TO:<b@example.net>\r\n => 250"}},
-	{"failed-rcpt", []string{"EHLO x\r\n => 250", "MAIL FROM:<a@example.org>\r\n => 250", "RCPT TO:<refused@example.net>\r\n => 550"}},
-	{"mid-bdat", []string{
-		"EHLO x\r\n => 250", "MAIL FROM:<a@example.org>\r\n => 250", "RCPT TO:<b@example.net>\r\n => 250", "BDAT 3\r\nx\r\n => 250",
-	}},
-	{"failed-bdat", []string{
-		"EHLO x\r\n => 250", "MAIL FROM:<a@example.org>\r\n => 250", "RCPT TO:<b@example.net>\r\n => 250", "BDAT 3\r\nx\ny => 554",
-	}},
-	{"after-data", []string{
-		"EHLO x\r\n => 250", "MAIL FROM:<a@example.org>\r\n => 250", "RCPT TO:<b@example.net>\r\n => 250", "DATA\r\n => 354",
-		"Subject: x\r\n\r\n.\r\n => 250",
-	}},
-	{"after-refused-data", []string{
-		"EHLO x\r\n => 250", "MAIL FROM:<a@example.org>\r\n => 250", "RCPT TO:<b@example.net>\r\n => 250", "DATA\r\n => 354",
-		"x\ny\r\n.\r\n => 554",
-	}},
+	{"greeted", []string{stepHello}},
+	{"mail", []string{stepHello, stepMail}},
+	{"rcpt", []string{stepHello, stepMail, stepRcpt}},
+	{"failed-rcpt", []string{stepHello, stepMail, stepNoRcpt}},
+	{"mid-bdat", []string{stepHello, stepMail, stepRcpt, "BDAT 3\r\nx\r\n => 250"}},
+	{"failed-bdat", []string{stepHello, stepMail, stepRcpt, "BDAT 3\r\nx\ny => 554"}},
+	{"after-data", []string{stepHello, stepMail, stepRcpt, stepData, "Subject: x\r\n\r\n.\r\n => 250"}},
+	{"after-refused-data", []string{stepHello, stepMail, stepRcpt, stepData, "x\ny\r\n.\r\n => 554"}},
 }
 
 // stateVerbs are the columns: what is sent, and the code of its reply in each of stateSetups.
@@ -67,8 +66,8 @@ var stateVerbs = []struct {
 	{"XYZZY\r\n", "500 500 500 500 500 500 500 500 500"},
 }
 
-// TestStateTable is S-STATE: every verb in every state. Afterwards the session still answers, and the envelope is what it must be: empty
-// behind any final reply to DATA or BDAT LAST, so that RCPT alone is refused.
+// TestStateTable is S-STATE: every verb in every state. Afterwards the session still answers, and the envelope is what
+// it must be: empty behind any final reply to DATA or BDAT LAST, so that RCPT alone is refused.
 func TestStateTable(t *testing.T) {
 	t.Parallel()
 	for _, verb := range stateVerbs {
@@ -112,7 +111,7 @@ func TestStateTable(t *testing.T) {
 				c.send("Subject: last\r\n\r\n.\r\n")
 				c.want("250")
 				last := b.messages()[len(b.messages())-1]
-				if len(last.env.Recipients) != 1 || last.env.Recipients[0].Local != "b" || last.body != "Subject: last\r\n\r\n" {
+				if r := last.env.Recipients; len(r) != 1 || r[0].Local != "b" || last.body != "Subject: last\r\n\r\n" {
 					t.Errorf("the next message is %+v", last)
 				}
 				c.quit()
@@ -121,8 +120,8 @@ func TestStateTable(t *testing.T) {
 	}
 }
 
-// TestEnvelopeEmptyAfterFinalReply is: whatever the backend answers to the data, nothing of the envelope is left and the backend is not
-// asked to reset what it has ended.
+// TestEnvelopeEmptyAfterFinalReply is: whatever the backend answers to the data, nothing of the envelope is
+// left and the backend is not asked to reset what it has ended.
 func TestEnvelopeEmptyAfterFinalReply(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{250, 451, 452, 550, 554} {
@@ -215,8 +214,9 @@ func TestExtensionsOffered(t *testing.T) {
 	c.send("EHLO x\r\n")
 	words := strings.ReplaceAll(strings.ReplaceAll(c.reply(), "250-", ""), "250 ", "")
 	x := smtp.ParseExtensions(words)
-	if !x.Pipelining || !x.EightBitMIME || !x.SMTPUTF8 || !x.DSN || !x.EnhancedCodes || !x.Chunking || x.Size != 123456 || x.RcptMax != 1000 ||
-		x.StartTLS || len(x.Auth) > 0 || !strings.HasPrefix(words, "mx.example.org\n") {
+	if !x.Pipelining || !x.EightBitMIME || !x.SMTPUTF8 || !x.DSN || !x.EnhancedCodes || !x.Chunking ||
+		x.Size != 123456 || x.RcptMax != 1000 || x.StartTLS || len(x.Auth) > 0 ||
+		!strings.HasPrefix(words, "mx.example.org\n") {
 		t.Errorf("%q gives %+v", words, x)
 	}
 	c.quit()
@@ -248,7 +248,8 @@ func TestAddresses(t *testing.T) {
 	)
 	c.send("\r\n.\r\n")
 	c.want("250")
-	c.do("MAIL FROM:<ü@bücher.example> SMTPUTF8 BODY=8BITMIME RET=HDRS ENVID=a+3Db => 250", "RCPT TO:<ö@example.net> => 250")
+	c.do("MAIL FROM:<ü@bücher.example> SMTPUTF8 BODY=8BITMIME RET=HDRS ENVID=a+3Db => 250",
+		"RCPT TO:<ö@example.net> => 250")
 	c.do("DATA => 354")
 	c.send("grüße\r\n.\r\n")
 	c.want("250")
@@ -258,12 +259,14 @@ func TestAddresses(t *testing.T) {
 		t.Fatalf("%d messages", len(m))
 	}
 	r := m[0].env.Recipients
-	if len(r) != 2 || r[0].Path != (smtp.Path{Local: "Bob.O'Hara", Domain: "Example.net"}) || r[0].Notify != smtp.NotifyDelay ||
-		r[0].Original.Address != "x+y@example.net" || r[1].Path != (smtp.Path{Local: "c", Domain: "example.net"}) {
+	bob, carol := smtp.Path{Local: "Bob.O'Hara", Domain: "Example.net"}, smtp.Path{Local: "c", Domain: "example.net"}
+	if len(r) != 2 || r[0].Path != bob || r[0].Notify != smtp.NotifyDelay || // the case is kept
+		r[0].Original.Address != "x+y@example.net" || r[1].Path != carol {
 		t.Errorf("%+v", r)
 	}
 	from := m[1].env.From
-	if from.Local != "ü" || !from.UTF8 || from.Body != smtp.Body8BitMIME || from.Return != smtp.ReturnHeaders || from.EnvelopeID != "a=b" || m[1].flag != "8" {
+	if from.Local != "ü" || !from.UTF8 || from.Body != smtp.Body8BitMIME || from.Return != smtp.ReturnHeaders ||
+		from.EnvelopeID != "a=b" || m[1].flag != "8" {
 		t.Errorf("%+v %q", from, m[1].flag)
 	}
 }

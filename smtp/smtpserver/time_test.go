@@ -150,7 +150,8 @@ func TestSessionAge(t *testing.T) {
 	})
 }
 
-// TestNeverReads is P-5: a client that sends commands and never reads replies is cut when a write has waited too long, and costs one buffer until then.
+// TestNeverReads is P-5: a client that sends commands and never reads replies is cut when a write has waited too long,
+// and costs one buffer until then.
 func TestNeverReads(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		c := dial(t, newTestServer(t, &backend{}, func(o *Options) { o.Limits.IdleCommands = 1 << 20; o.Logger = nil }))

@@ -23,13 +23,11 @@ func oneOf(list ...state) stateSet {
 
 func (set stateSet) has(st state) bool { return set&(1<<st) != 0 }
 
-const (
-	anyState     = stateSet(1<<states - 1)
-	withoutWords = true
-)
+const anyState = stateSet(1<<states - 1)
 
-// verbs says what each command is: where it is legal, whether it stands alone, whether it brings a message nearer, and what it does. RFC 5321, 4.1.4, has
-// the order of commands; the table of states and verbs is tested whole in TestStateTable.
+// verbs says what each command is: where it is legal, whether it stands alone, whether it brings a message nearer, and
+// what it does. RFC 5321, 4.1.4, has the order of commands; the table of states and verbs is tested whole in
+// TestStateTable.
 var verbs = [...]struct {
 	legal stateSet
 	alone bool // takes no arguments
@@ -41,14 +39,14 @@ var verbs = [...]struct {
 	smtp.VerbEhlo:     {legal: anyState, idle: true, do: (*session).ehlo},
 	smtp.VerbMail:     {legal: oneOf(stateReady), do: (*session).mail},
 	smtp.VerbRcpt:     {legal: oneOf(stateMail, stateRcpt), do: (*session).rcpt},
-	smtp.VerbData:     {legal: anyState, alone: withoutWords, do: (*session).data},
+	smtp.VerbData:     {legal: anyState, alone: true, do: (*session).data},
 	smtp.VerbBdat:     {legal: anyState, do: (*session).bdat},
-	smtp.VerbRset:     {legal: anyState, alone: withoutWords, idle: true, do: (*session).rset},
+	smtp.VerbRset:     {legal: anyState, alone: true, idle: true, do: (*session).rset},
 	smtp.VerbNoop:     {legal: anyState, idle: true, do: (*session).noop},
 	smtp.VerbVrfy:     {legal: anyState, idle: true, do: (*session).vrfy},
 	smtp.VerbExpn:     {legal: anyState, do: (*session).notOffered},
 	smtp.VerbHelp:     {legal: anyState, idle: true, do: (*session).help},
-	smtp.VerbQuit:     {legal: anyState, alone: withoutWords, do: (*session).quit},
+	smtp.VerbQuit:     {legal: anyState, alone: true, do: (*session).quit},
 	smtp.VerbStartTLS: {legal: anyState, do: (*session).notOffered},
 	smtp.VerbAuth:     {legal: anyState, do: (*session).notOffered},
 }
@@ -61,8 +59,11 @@ func (s *session) command(ctx context.Context, line []byte) ending {
 		s.log.Log(ctx, LevelTranscript, "client says", "line", string(line))
 	}
 	v := &verbs[verb]
-	if verb == smtp.VerbBdat {
+	switch verb {
+	case smtp.VerbBdat:
 		return v.do(s, ctx, args) // octets follow whatever is wrong with it
+	case smtp.VerbUnknown:
+		args = line
 	}
 	if refusal := faultOf(line); refusal != nil {
 		return s.refuse(*refusal)
@@ -110,10 +111,15 @@ func faultOf(line []byte) *smtp.Reply {
 	return nil
 }
 
-// unknown refuses what is no command. A client that speaks HTTP, by mistake or because a browser was made to, is not let go on to lines that look
-// like commands.
-func (s *session) unknown(_ context.Context, args []byte) ending {
-	if bytes.Contains(args, []byte("HTTP/")) {
+// unknown refuses what is no command. A client that speaks HTTP, by mistake or because a browser was made to, is not
+// let go on to lines that look like commands.
+func (s *session) unknown(_ context.Context, line []byte) ending {
+	word, rest, _ := bytes.Cut(line, []byte{' '})
+	if bytes.Contains(rest, []byte("HTTP/")) {
+		return endForeign
+	}
+	switch string(word) {
+	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "Host:":
 		return endForeign
 	}
 	return s.refuse(replyUnknown)
@@ -132,13 +138,11 @@ func (s *session) ehlo(_ context.Context, args []byte) ending {
 	if !s.hello(args, true) {
 		return s.refuse(replyHelloSyntax)
 	}
-	s.server.metrics.reply(s.verb, 250)
-	s.out = append(s.out, s.terms.hello...)
-	return goOn
+	return s.send(250, s.terms.hello)
 }
 
-// hello takes the client's name; a transaction that is open is dropped (RFC 5321, 4.1.4). Names that are no domain are taken, since real
-// applications have such, but made harmless.
+// hello takes the client's name; a transaction that is open is dropped (RFC 5321, 4.1.4). Names that are no domain are
+// taken, since real applications have such, but made harmless.
 func (s *session) hello(args []byte, esmtp bool) bool {
 	const longest = 255
 	if len(args) == 0 || len(args) > longest || bytes.IndexByte(args, ' ') >= 0 {
@@ -176,7 +180,11 @@ func (s *session) mail(ctx context.Context, args []byte) ending {
 	}
 	if from.Size > s.terms.MessageBytes {
 		s.tx = transaction{}
-		return s.reply(replyTooBig)
+		return s.reply(flaws[flawSize].reply)
+	}
+	if s.server.memory.Load()+from.Size > s.terms.MemoryBytes { // sooner than after it was sent in vain
+		s.tx = transaction{}
+		return s.reply(flaws[flawMemory].reply)
 	}
 	env := newEnvelope()
 	env.From = from
@@ -256,7 +264,8 @@ func newEnvelope() *smtp.Envelope {
 	return &block.Envelope
 }
 
-// keep copies p out of the input buffer. The copies of a transaction lie together, so that an envelope costs few allocations.
+// keep copies p out of the input buffer. The copies of a transaction lie together, so that an envelope costs few
+// allocations.
 func (s *session) keep(p []byte) string {
 	b := &s.tx.text
 	if b.Cap()-b.Len() < len(p) {
