@@ -116,7 +116,7 @@ func (s *Spool) awaitRoom(ctx context.Context, room <-chan struct{}) error {
 // takeIn puts a message that is durable now into the overlay. mu is held.
 func (s *Spool) takeIn(o *op) {
 	m, rec := o.accept, &o.batch.Records[0]
-	m.pos = rec.Position
+	m.pos, m.birth = rec.Position, s.journal.ExtentOf(rec.Position)
 	m.dirty = true
 	s.enter(m, false)
 	s.house(m)

@@ -1,44 +1,44 @@
 package spool
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"time"
 
 	"github.com/godwit-mta/godwit/internal/journal"
 	"github.com/godwit-mta/godwit/message"
 )
 
-// compact brings the dead octets of the journal down to Options.Waste: it removes dead extents after carrying forward what they say of
-// messages elsewhere, then copies messages out of extents with few live octets, as far as the rate allows. turn is held.
-func (s *Spool) compact(ctx context.Context, waste int64, dead, poor []journal.Extent) error {
-	for _, e := range dead {
-		if waste <= s.opts.Waste {
+// compact brings the dead octets of the journal down to Options.Waste, oldest extents first: dead ones are removed after what they say of
+// older messages was carried forward; those with few live octets are emptied, as far as the rate allows. Since the oldest are emptied first,
+// hardly anything needs to be carried. turn is held.
+func (s *Spool) compact(ctx context.Context, waste int64, extents []journal.Extent) error {
+	budget := int64(float64(s.opts.MoveRate) * s.opts.Checkpoint.Seconds())
+	for _, e := range extents {
+		if waste <= s.opts.Waste || ctx.Err() != nil {
 			return nil
 		}
-		if err := s.removeExtent(ctx, e); err != nil {
-			return err
+		live, bytes := s.extentState(e.ID)
+		switch {
+		case live == 0:
+			if err := s.carry(ctx, e); err != nil {
+				return err
+			}
+			// Messages that were not carried since they are over must be so durably.
+			if err := s.settled(); err != nil {
+				return err
+			}
+			if err := s.removeExtent(ctx, e); err != nil {
+				return err
+			}
+			waste -= e.Bytes
+		case bytes < e.Bytes/4 && budget > 0:
+			used, err := s.empty(ctx, e, budget)
+			if err != nil {
+				return err
+			}
+			budget -= used
+			waste -= e.Bytes // it goes in the next round
 		}
-		waste -= e.Bytes
-	}
-	slices.SortFunc(poor, func(a, b journal.Extent) int {
-		_, live := s.extentState(a.ID)
-		_, other := s.extentState(b.ID)
-		return cmp.Compare(float64(live)/float64(a.Bytes), float64(other)/float64(b.Bytes))
-	})
-	budget := int64(float64(s.opts.MoveRate) * s.opts.Checkpoint.Seconds())
-	for _, e := range poor {
-		if waste <= s.opts.Waste || budget <= 0 || ctx.Err() != nil {
-			break
-		}
-		used, err := s.empty(ctx, e, budget)
-		if err != nil {
-			return err
-		}
-		budget -= used
-		_, live := s.extentState(e.ID)
-		waste -= max(e.Bytes-live, 0)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"time"
 
@@ -19,12 +20,19 @@ import (
 type extent struct {
 	live      int   // messages whose body is here and that are needed
 	bytes     int64 // octets of these
-	indexed   int   // the same as the index counts
+	removed   bool
+	indexed   int // the same as the index counts
 	inIndex   int64
 	changed   bool // the index does not have its counts
-	strangers map[message.ID]bool
+	strangers map[message.ID]origin
 	unsure    bool // strangers may lack some, which reading the extent would tell
 	crowded   bool // strangers lacks some since there were too many
+}
+
+// origin says where the journal may bring a message from at a replay.
+type origin struct {
+	birth journal.ExtentID // of its accepted record
+	moved bool             // younger extents may have it too
 }
 
 // maxStrangers bounds the memory for messages that live elsewhere. An extent with more is read before it is removed.
@@ -94,24 +102,26 @@ func (s *Spool) relocate(m *msg, p journal.Position) {
 	s.touch(m)
 }
 
-// note remembers that the record at p is about a message that lives on, maybe elsewhere: before p's extent goes, what the record
-// said must stand somewhere else. mu is held.
+// note remembers that the record at p is about a message that was born in another extent. If p's extent went before that one, a replay from
+// the first record would bring the message back without knowing what the record said. mu is held.
 func (s *Spool) note(m *msg, p journal.Position) {
-	if s.journal.ExtentOf(p) == s.journal.ExtentOf(m.pos) {
+	if s.journal.ExtentOf(p) == m.birth {
 		return
 	}
-	x := s.extentAt(p)
-	if x.unsure {
-		return
+	s.extentAt(p).note(m.ID, origin{birth: m.birth, moved: s.journal.ExtentOf(m.pos) != m.birth})
+}
+
+func (x *extent) note(id message.ID, from origin) {
+	switch {
+	case x.unsure || x.crowded:
+	case len(x.strangers) >= maxStrangers:
+		x.strangers, x.crowded = nil, true
+	default:
+		if x.strangers == nil {
+			x.strangers = make(map[message.ID]origin)
+		}
+		x.strangers[id] = from
 	}
-	if len(x.strangers) >= maxStrangers {
-		x.strangers, x.unsure = nil, true
-		return
-	}
-	if x.strangers == nil {
-		x.strangers = make(map[message.ID]bool)
-	}
-	x.strangers[m.ID] = true
 }
 
 // countIndexed keeps count of where the bodies of the index's messages are. turn and mu are held.
@@ -138,6 +148,9 @@ func (s *Spool) writeExtents(w *indexWriter) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, x := range s.mu.extents {
+		if x.removed && x.indexed == 0 {
+			delete(s.mu.extents, id)
+		}
 		if !x.changed {
 			continue
 		}
@@ -179,39 +192,41 @@ func (x *index) extents(each func(id journal.ExtentID, n int, bytes int64)) erro
 	return it.Error()
 }
 
-// reclaim removes extents that nobody needs, and copies messages forward when too much of the journal is dead.
+// reclaim removes extents that nobody needs, and makes others removable when too much of the journal is dead.
 func (s *Spool) reclaim(ctx context.Context) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	var dead []journal.Extent // but for records of messages elsewhere
-	var poor []journal.Extent // have few live octets
+	var rest []journal.Extent // sealed, and nobody has to read them
 	var waste int64
-	for _, e := range s.journal.Extents() {
+	there := s.journal.Extents()
+	for i := 0; i < len(there); {
+		e := there[i]
+		live, bytes := s.extentState(e.ID)
 		if !e.Sealed || !s.passed(e.End) {
+			i++
 			continue
 		}
-		live, bytes := s.extentState(e.ID)
 		if live == 0 {
-			sure, err := s.noStrangers(ctx, e)
+			free, err := s.carryFree(ctx, e, there[:i])
 			if err != nil {
 				return err
 			}
-			if sure {
+			if free {
 				if err := s.removeExtent(ctx, e); err != nil {
 					return err
 				}
+				there = slices.Delete(there, i, i+1)
 				continue
 			}
-			dead = append(dead, e)
-		} else if bytes < e.Bytes/4 {
-			poor = append(poor, e)
 		}
+		rest = append(rest, e)
 		waste += max(e.Bytes-bytes, 0)
+		i++
 	}
 	if s.opts.Waste < 0 {
 		return nil
 	}
-	return s.compact(ctx, waste, dead, poor)
+	return s.compact(ctx, waste, rest)
 }
 
 // extentState says how many messages have their body in an extent, and how large they are.
@@ -224,57 +239,50 @@ func (s *Spool) extentState(id journal.ExtentID) (live int, bytes int64) {
 	return 0, 0
 }
 
-// noStrangers reports whether no record in a dead extent is about a message that lives on elsewhere. turn is held.
-func (s *Spool) noStrangers(ctx context.Context, e journal.Extent) (bool, error) {
+// carryFree reports whether a dead extent may be removed just so: no older extent brings a message that this one has records of. turn
+// is held.
+func (s *Spool) carryFree(ctx context.Context, e journal.Extent, older []journal.Extent) (bool, error) {
 	s.mu.Lock()
 	x := s.mu.extents[e.ID]
-	if x == nil {
-		s.mu.Unlock()
+	unsure := x != nil && x.unsure
+	s.mu.Unlock()
+	if x == nil || len(older) == 0 {
 		return true, nil
 	}
-	unsure, crowded := x.unsure, x.crowded
-	var ids []message.ID
-	for id := range x.strangers {
-		ids = append(ids, id)
-	}
-	s.mu.Unlock()
-	if crowded {
-		return false, nil
-	}
 	if unsure {
-		var err error
-		if ids, err = s.readStrangers(ctx, e); err != nil {
-			return false, err
-		}
-	}
-	// One that lives is enough to know; those found dead need not be looked up again.
-	var rest map[message.ID]bool
-	for i, id := range ids {
-		alive, err := s.lives(id)
+		ids, err := s.readStrangers(ctx, e)
 		if err != nil {
 			return false, err
 		}
-		if alive {
-			rest = make(map[message.ID]bool)
-			for _, id := range ids[i:min(len(ids), i+maxStrangers)] {
-				rest[id] = true
-			}
-			break
+		s.mu.Lock()
+		x.unsure = false
+		for _, id := range ids {
+			x.note(id, origin{moved: true})
 		}
+		s.mu.Unlock()
 	}
 	s.mu.Lock()
-	x.strangers, x.unsure = rest, false
-	x.crowded = len(rest) == maxStrangers // may lack some
-	s.mu.Unlock()
-	return len(rest) == 0, nil
-}
-
-func (s *Spool) lives(id message.ID) (bool, error) {
-	m, err := s.view(id)
-	if errors.Is(err, ErrNotFound) {
+	defer s.mu.Unlock()
+	if x.crowded {
 		return false, nil
 	}
-	return m != nil, err
+	for id, from := range x.strangers {
+		if from.exists(older) {
+			return false, nil
+		}
+		delete(x.strangers, id) // extents do not come back
+	}
+	return true, nil
+}
+
+// exists reports whether one of the extents, all older than that with the record, may bring the message.
+func (o origin) exists(older []journal.Extent) bool {
+	for _, e := range older {
+		if e.ID == o.birth || o.moved && e.ID > o.birth {
+			return true
+		}
+	}
+	return false
 }
 
 // passed reports whether the index and all views are past p for good. turn is held.
@@ -292,17 +300,13 @@ func (s *Spool) passed(p journal.Position) bool {
 	return true
 }
 
-// removeExtent removes an extent without living bodies. turn is held. The index is synced first: a crash right after must not need
-// the extent's records. The state of messages that have records in it but live elsewhere is carried forward first, so that the index can
-// still be rebuilt from the journal alone. A crash in between leaves the extent, and at worst a useless copy of states.
+// removeExtent removes an extent without living bodies that needs no carrying, or was carried. turn is held. The index is synced first: a crash
+// right after must not need the extent's records.
 func (s *Spool) removeExtent(ctx context.Context, e journal.Extent) error {
 	if s.synced < e.End {
 		if err := s.syncIndex(); err != nil {
 			return err
 		}
-	}
-	if err := s.carry(ctx, e); err != nil {
-		return err
 	}
 	if err := s.journal.Remove(ctx, e.ID); err != nil {
 		if s.journal.Err() != nil {
@@ -312,30 +316,36 @@ func (s *Spool) removeExtent(ctx context.Context, e journal.Extent) error {
 		return nil
 	}
 	s.mu.Lock()
-	delete(s.mu.extents, e.ID)
+	if x := s.mu.extents[e.ID]; x != nil {
+		x.removed = true // it goes when the index does not count it any more
+	}
 	s.mu.Unlock()
 	s.metrics.removed(e.Bytes)
 	return nil
 }
 
-// carry writes the state of living messages that have records in an extent but their body elsewhere. turn is held.
+// carry writes the state of messages that an older extent brings and that have records in e, so that e can be removed and the index can still
+// be rebuilt from the journal alone. A crash in between leaves the extent, and at worst a useless copy of states. turn is held.
 func (s *Spool) carry(ctx context.Context, e journal.Extent) error {
-	ids, err := s.strangersOf(ctx, e)
+	found, err := s.strangersOf(ctx, e)
 	if err != nil {
 		return err
 	}
+	ids := slices.SortedFunc(maps.Keys(found), message.ID.Compare)
 	for chunk := range slices.Chunk(ids, 128) {
 		if err := s.load(chunk); err != nil {
 			return err
 		}
 		o := s.begin()
 		o.waited = true
-		now := time.Now()
-		o.record(KindCarried, now)
+		o.record(KindCarried, time.Now())
 		for _, id := range chunk {
-			if m := s.mu.msgs[id]; m != nil && m.left > 0 && s.journal.ExtentOf(m.pos) != e.ID {
+			switch m := s.mu.msgs[id]; {
+			case m == nil || m.left == 0:
+				o.tomb(id, found[id])
+			case s.journal.ExtentOf(m.pos) < e.ID:
 				o.wholeOf(m)
-			}
+			} // else its moved record told all since
 		}
 		if len(o.changes) == 0 {
 			s.unload()
@@ -352,6 +362,19 @@ func (s *Spool) carry(ctx context.Context, e journal.Extent) error {
 	return nil
 }
 
+// tomb is what remains of a message that is over while an older extent could bring it back.
+type tomb struct {
+	id   message.ID
+	from origin
+}
+
+// tomb adds to a carried record that all entries of a message are gone.
+func (o *op) tomb(id message.ID, from origin) {
+	o.changes = append(o.changes, Change{Message: &Message{ID: id}})
+	o.records[len(o.records)-1].partialCount++
+	o.tombs = append(o.tombs, tomb{id, from})
+}
+
 // wholeOf adds the states of all of a message's entries that are not gone to a moved or carried record.
 func (o *op) wholeOf(m *msg) {
 	for i := range m.entries {
@@ -366,41 +389,43 @@ func (o *op) wholeOf(m *msg) {
 	}
 }
 
-// strangersOf returns the messages that records in an extent are about and whose body may be elsewhere.
-func (s *Spool) strangersOf(ctx context.Context, e journal.Extent) ([]message.ID, error) {
+// strangersOf returns the messages that records in an extent are about and that were not born there.
+func (s *Spool) strangersOf(ctx context.Context, e journal.Extent) (map[message.ID]origin, error) {
 	s.mu.Lock()
 	x := s.mu.extents[e.ID]
 	if x == nil {
 		s.mu.Unlock()
 		return nil, nil
 	}
-	ids := make([]message.ID, 0, len(x.strangers))
-	for id := range x.strangers {
-		ids = append(ids, id)
-	}
+	found := maps.Clone(x.strangers)
 	read := x.unsure || x.crowded
 	s.mu.Unlock()
-	if read {
-		return s.readStrangers(ctx, e)
+	if !read {
+		return found, nil
 	}
-	return ids, nil
+	ids, err := s.readStrangers(ctx, e)
+	found = make(map[message.ID]origin, len(ids))
+	for _, id := range ids {
+		found[id] = origin{moved: true}
+	}
+	return found, err
 }
 
-// readStrangers returns the messages that records in an extent change.
+// readStrangers reads an extent to find what strangersOf could not remember.
 func (s *Spool) readStrangers(ctx context.Context, e journal.Extent) ([]message.ID, error) {
 	found := make(map[message.ID]bool)
+	born := make(map[message.ID]bool)
 	err := s.readExtent(ctx, e, e.First, func(entry *journal.Entry, rec *Record) bool {
+		if entry.Kind == KindAccepted {
+			born[rec.Message.ID] = true
+		}
 		for i := range rec.Changes {
 			found[rec.Changes[i].Message.ID] = true
 		}
 		return true
 	})
-	ids := make([]message.ID, 0, len(found))
-	for id := range found {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, message.ID.Compare)
-	return ids, err
+	maps.DeleteFunc(found, func(id message.ID, _ bool) bool { return born[id] })
+	return slices.SortedFunc(maps.Keys(found), message.ID.Compare), err
 }
 
 // readExtent gives the records of an extent from a position on. Records that cannot be read are passed over: they say nothing at

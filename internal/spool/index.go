@@ -55,6 +55,7 @@ type indexKey struct {
 type header struct {
 	owner     string
 	watermark journal.Position // the last record that is reflected; 0: none
+	rebuild   bool             // the index is being made anew: totals lack what went with removed extents
 	totals    totals
 }
 
@@ -210,6 +211,7 @@ func (x *index) header() (h header, found bool, err error) {
 	}
 	h.owner = d.string()
 	h.watermark = journal.Position(d.uint())
+	h.rebuild = d.octet() != 0
 	h.totals.accepted = d.uint()
 	for i := range h.totals.final {
 		h.totals.final[i] = d.uint()
@@ -221,6 +223,7 @@ func appendHeader(b []byte, h *header) []byte {
 	b = append(b, indexVersion)
 	b = appendString(b, h.owner)
 	b = appendUint(b, uint64(h.watermark))
+	b = appendBool(b, h.rebuild)
 	b = appendUint(b, h.totals.accepted)
 	for _, n := range h.totals.final {
 		b = appendUint(b, n)
@@ -302,6 +305,7 @@ func (r *messageReader) current(id message.ID) (*msg, error) {
 	d := decoder{s: string(v)}
 	m := &msg{Message: d.message()}
 	m.pos = journal.Position(d.uint())
+	m.birth = journal.ExtentID(d.uint())
 	m.failedAt = d.int()
 	if d.err != nil || m.ID != id {
 		return nil, fmt.Errorf("%w: message %s in the index", pebble.ErrCorruption, id)
@@ -425,6 +429,7 @@ func (w *indexWriter) message(m *msg) error {
 		w.key = messageKey(w.key[:0], id)
 		w.value = appendMessage(w.value[:0], m.Message)
 		w.value = appendUint(w.value, uint64(m.pos))
+		w.value = appendUint(w.value, uint64(m.birth))
 		w.value = appendInt(w.value, m.failedAt)
 		err = errors.Join(err, w.set())
 	}

@@ -52,8 +52,12 @@ func Open(ctx context.Context, o Options) (*Spool, error) {
 }
 
 func (s *Spool) recover(ctx context.Context, h header, began time.Time) error {
+	h.rebuild = h.rebuild || h.watermark == 0
 	s.committed = h.watermark
 	s.mu.done, s.mu.totals, s.mu.durable = h.watermark, h.totals, h.totals
+	if err := s.readExtents(); err != nil {
+		return err
+	}
 	records, err := s.replay(ctx, h)
 	if err != nil {
 		return err
@@ -62,7 +66,7 @@ func (s *Spool) recover(ctx context.Context, h header, began time.Time) error {
 	if err != nil {
 		return err
 	}
-	if h.watermark == 0 {
+	if h.rebuild {
 		s.rebase()
 	}
 	if err := s.interrupt(claimed); err != nil {
@@ -196,7 +200,7 @@ func (s *Spool) replay(ctx context.Context, h header) (int, error) {
 			s.opts.Logger.Error("a record of the journal cannot be read and is passed over", "error", err)
 			continue
 		}
-		if err := s.reapply(&rec, &e, h.watermark == 0); err != nil {
+		if err := s.reapply(&rec, &e, &h); err != nil {
 			return n, err
 		}
 		n++
@@ -204,11 +208,11 @@ func (s *Spool) replay(ctx context.Context, h header) (int, error) {
 }
 
 // reapply does again what a record says. Nothing else is running.
-func (s *Spool) reapply(rec *Record, e *journal.Entry, rebuilding bool) error {
+func (s *Spool) reapply(rec *Record, e *journal.Entry, from *header) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var ids []message.ID
-	if rec.Message != nil && (!rebuilding || rec.Kind == KindMoved) {
+	if rec.Message != nil {
 		ids = append(ids, rec.Message.ID)
 	}
 	for i := range rec.Changes {
@@ -216,7 +220,7 @@ func (s *Spool) reapply(rec *Record, e *journal.Entry, rebuilding bool) error {
 			ids = append(ids, id)
 		}
 	}
-	if err := s.recall(ids, rebuilding); err != nil {
+	if err := s.recall(ids); err != nil {
 		return err
 	}
 	switch rec.Kind {
@@ -256,15 +260,16 @@ func (s *Spool) reapply(rec *Record, e *journal.Entry, rebuilding bool) error {
 	if s.mu.resident < s.opts.OverlayEntries {
 		return nil
 	}
-	h, n := header{owner: s.journal.Owner(), watermark: s.mu.done, totals: s.mu.durable}, s.mu.dirty.n
+	h := header{owner: s.journal.Owner(), watermark: s.mu.done, totals: s.mu.durable, rebuild: from.rebuild}
+	n := s.mu.dirty.n
 	s.mu.Unlock()
 	defer s.mu.Lock()
 	return s.write(&h, n)
 }
 
 // recall puts messages into the overlay that only the index has. mu is held.
-func (s *Spool) recall(ids []message.ID, rebuilding bool) error {
-	if rebuilding && s.committed == 0 {
+func (s *Spool) recall(ids []message.ID) error {
+	if s.committed == 0 {
 		return nil // the index is empty
 	}
 	var missing []message.ID
@@ -296,7 +301,7 @@ func (s *Spool) recall(ids []message.ID, rebuilding bool) error {
 // restart puts a message into the overlay as it was when it was accepted, over what a newer index says of it.
 func (s *Spool) restart(whole *Message, pos journal.Position) *msg {
 	m := newMsg(whole)
-	m.pos, m.dirty = pos, true
+	m.pos, m.birth, m.dirty = pos, s.journal.ExtentOf(pos), true
 	if old := s.mu.msgs[whole.ID]; old != nil {
 		m.inIndex, m.indexPos, m.indexDue = old.inIndex, old.indexPos, old.indexDue
 		for i := range old.entries {
@@ -308,12 +313,10 @@ func (s *Spool) restart(whole *Message, pos journal.Position) *msg {
 	return m
 }
 
-// survey makes the summaries of queues and extents, from the overlay and one walk over the index, and returns what is claimed.
-func (s *Spool) survey() ([]EntryID, error) {
+// readExtents makes the table of extents with the counts of the index.
+func (s *Spool) readExtents() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.live = true
-	var claimed []EntryID
 	for _, e := range s.journal.Extents() {
 		s.mu.extents[e.ID] = &extent{unsure: true}
 	}
@@ -324,10 +327,21 @@ func (s *Spool) survey() ([]EntryID, error) {
 			s.mu.extents[id] = x
 		}
 		x.indexed, x.inIndex = n, bytes
-		x.live, x.bytes = n, bytes
 	})
 	if err != nil {
-		return nil, s.surveyError(err)
+		return s.surveyError(err)
+	}
+	return nil
+}
+
+// survey makes the summaries of queues and extents, from the overlay and one walk over the index, and returns what is claimed.
+func (s *Spool) survey() ([]EntryID, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.live = true
+	var claimed []EntryID
+	for _, x := range s.mu.extents {
+		x.live, x.bytes = x.indexed, x.inIndex
 	}
 	for _, m := range s.mu.msgs {
 		if m.inIndex {

@@ -15,7 +15,8 @@ type msg struct {
 	*Message
 	entries []entry // those that are not gone, or were not when it was loaded, by index
 	pos     journal.Position
-	body    *smtp.Body // nil: only in the journal
+	birth   journal.ExtentID // of the accepted record
+	body    *smtp.Body       // nil: only in the journal
 
 	claimed  int   // entries somebody delivers
 	left     int   // entries that are not gone
@@ -441,7 +442,9 @@ func (m *msg) recount() {
 func (m *msg) restore(changes []Change) {
 	told := make(map[int]*Change, len(changes))
 	for i := range changes {
-		told[changes[i].Index] = &changes[i]
+		if changes[i].State != 0 { // not a tomb
+			told[changes[i].Index] = &changes[i]
+		}
 	}
 	for i := range m.entries {
 		e := &m.entries[i]

@@ -168,7 +168,9 @@ func (r *rig) taken(m *Message) []*Entry {
 	return es
 }
 
-func delivered() Result { return Result{Outcome: Delivered, Reason: event.OK, Reply: smtp.Reply{Code: 250, Text: "ok"}, Host: "mx"} }
+func delivered() Result {
+	return Result{Outcome: Delivered, Reason: event.OK, Reply: smtp.Reply{Code: 250, Text: "ok"}, Host: "mx"}
+}
 func bounced() Result {
 	return Result{Outcome: Bounced, Reason: event.RemoteRefused, Reply: smtp.Reply{Code: 550, Text: "no"}, Host: "mx"}
 }

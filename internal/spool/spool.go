@@ -118,6 +118,7 @@ type op struct {
 	meta    []byte
 	ends    []int // of each record's part of meta
 	msgs    []*msg
+	tombs   []tomb
 	notices []dueNotice
 	delta   totals
 
@@ -149,7 +150,7 @@ func (s *Spool) end(o *op) {
 	clear(o.batch.Records)
 	o.records, o.changes, o.msgs = o.records[:0], o.changes[:0], o.msgs[:0]
 	o.batch.Records, o.batch.Lazy = o.batch.Records[:0], false
-	o.meta, o.ends, o.notices = o.meta[:0], o.ends[:0], o.notices[:0]
+	o.meta, o.ends, o.tombs, o.notices = o.meta[:0], o.ends[:0], o.tombs[:0], o.notices[:0]
 	o.delta, o.counted, o.accept, o.body, o.size, o.moved, o.waited, o.done = totals{}, false, nil, nil, 0, nil, false, nil
 	if cap(o.meta) > 64<<10 || cap(o.changes) > 64 {
 		return // made for something unusual
@@ -223,7 +224,11 @@ func (s *Spool) submit(o *op) []dueNotice {
 	s.mu.begun++
 	o.counted = true
 	for i := range o.changes {
-		if m := o.changes[i].entry.msg; len(o.msgs) == 0 || o.msgs[len(o.msgs)-1] != m {
+		e := o.changes[i].entry
+		if e == nil {
+			continue // of a tomb
+		}
+		if m := e.msg; len(o.msgs) == 0 || o.msgs[len(o.msgs)-1] != m {
 			m.pending++
 			o.msgs = append(o.msgs, m)
 		}
@@ -287,13 +292,13 @@ func (s *Spool) durable(o *op) {
 		s.relocate(o.moved, o.batch.Records[0].Position)
 	}
 	for _, m := range o.msgs {
-		m.pending--
-		switch {
-		case m.left == 0 && m.pending == 0:
+		s.note(m, last)
+		if m.pending--; m.left == 0 && m.pending == 0 {
 			s.release(m)
-		default:
-			s.note(m, last)
 		}
+	}
+	for _, t := range o.tombs {
+		s.extentAt(last).note(t.id, t.from)
 	}
 }
 
