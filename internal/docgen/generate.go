@@ -35,5 +35,8 @@ func generate() (map[string][]byte, error) {
 	if files[rfcFile], err = rfcTable(rfcFile); err != nil {
 		return nil, fmt.Errorf("table of RFCs: %w", err)
 	}
+	if err := cliReference(files); err != nil {
+		return nil, fmt.Errorf("command reference: %w", err)
+	}
 	return files, nil
 }
