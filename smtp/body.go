@@ -100,11 +100,15 @@ func HasEightBit(p []byte) bool {
 	return false
 }
 
-// Free returns unused space at the end, never empty. What is written there becomes part of the body by [Body.Extend].
+// leastFree is the space below which a piece counts as full: a read into less is not worth its system call.
+const leastFree = 512
+
+// Free returns unused space at the end, at least 512 octets. What is written there becomes part of the body by
+// [Body.Extend].
 func (b *Body) Free() []byte {
 	if n := len(b.pieces); n > 0 {
 		last := b.pieces[n-1]
-		if len(last) < cap(last) {
+		if cap(last)-len(last) >= leastFree {
 			return last[len(last):cap(last)]
 		}
 	}

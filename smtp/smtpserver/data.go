@@ -14,32 +14,9 @@ const maxChunks = 1 << 16
 const tinyChunk = 1 << 10
 
 // data takes a message that ends with a lone dot (RFC 5321, 4.1.1.4).
-//
-// A client that is refused here and did not wait for the answer has sent its message already, and the next line is part
-// of it. Nothing of it may be taken for a command, so the session ends.
 func (s *session) data(ctx context.Context, _ []byte) ending {
 	if s.state != stateRcpt {
-		refusal := replySequence
-		switch {
-		case s.state == stateConnected:
-			refusal = replyHelloFirst
-		case s.state == stateMail && s.tx.tried > 0:
-			refusal = replyNoRecipients
-		}
-		// Mixing DATA into chunks breaks the transaction (RFC 3030, 2); otherwise the final reply to DATA ends it.
-		switch s.state {
-		case stateChunks, stateBroken:
-			s.drop(stateBroken)
-		case stateMail:
-			s.drop(stateReady)
-		}
-		if e := s.refuse(refusal); e != goOn {
-			return e
-		}
-		if len(s.in.buffered()) > 0 {
-			return endUnawaited
-		}
-		return goOn
+		return s.refuseData()
 	}
 	s.beginBody(true)
 	if e := s.reply(replyData); e != goOn {
@@ -49,6 +26,23 @@ func (s *session) data(ctx context.Context, _ []byte) ending {
 		return e
 	}
 	return s.deliver(ctx)
+}
+
+// refuseData answers DATA where it has no place. Among chunks it breaks the transaction (RFC 3030, 2); otherwise its
+// final reply ends the transaction.
+func (s *session) refuseData() ending {
+	switch {
+	case s.state == stateConnected:
+		return s.refuse(replyHelloFirst)
+	case s.state >= stateChunks:
+		s.drop(stateBroken)
+	case s.state == stateMail && s.tx.tried > 0:
+		s.drop(stateReady)
+		return s.excuse(replyNoRecipients)
+	default:
+		s.drop(stateReady)
+	}
+	return s.refuse(replySequence)
 }
 
 // bdat takes a chunk (RFC 3030, 2). The octets behind the command are read whatever the answer is, so that they are
@@ -93,27 +87,23 @@ func (s *session) refuseChunk(n int64, last bool) ending {
 	if e := s.skip(n); e != goOn {
 		return e
 	}
-	refusal := replySequence
-	broken := s.state == stateBroken
+	from, tried := s.state, s.tx.tried > 0
 	switch {
-	case s.state == stateConnected:
-		refusal = replyHelloFirst
-	case s.state == stateMail && s.tx.tried > 0:
-		refusal = replyNoRecipients
-	}
-	switch {
-	case s.state < stateMail:
+	case from < stateMail:
 	case last:
 		s.drop(stateReady)
 	default:
 		s.drop(stateBroken)
 	}
-	// A client that pipelines sends what was on its way, and does nothing wrong, unless its chunks are too small to be
-	// meant.
-	if broken && n >= tinyChunk {
-		return s.reply(refusal)
+	switch {
+	case from == stateConnected:
+		return s.refuse(replyHelloFirst)
+	case from == stateMail && tried:
+		return s.excuse(replyNoRecipients)
+	case from == stateBroken && n >= tinyChunk: // was on its way when the first was refused
+		return s.reply(replySequence)
 	}
-	return s.refuse(refusal)
+	return s.refuse(replySequence)
 }
 
 // parseChunk parses the arguments of BDAT: a decimal number and perhaps LAST.

@@ -61,16 +61,36 @@ func cleanText(s string) bool {
 	return len(s) <= 4<<10
 }
 
-// refuse answers a command that is wrong in form or order, and counts it.
+// refuse answers a command that is wrong in form or order, and counts it. What only follows from a MAIL that was
+// refused, in a group sent before the client could know, counts less.
 func (s *session) refuse(r smtp.Reply) ending {
-	s.bad++
-	if e := s.reply(r); e != goOn {
-		return e
+	if s.orphans > 0 && s.state == stateReady && (s.verb == smtp.VerbRcpt || s.verb == smtp.VerbData || s.verb == smtp.VerbBdat) {
+		s.orphans--
+		return s.refused(r)
 	}
-	if s.bad > s.terms.BadCommands {
+	if s.bad++; s.bad > s.terms.BadCommands {
+		_ = s.reply(r)
 		return endBadCommands
 	}
-	return goOn
+	return s.refused(r)
+}
+
+// excuse answers a command that could not succeed because of earlier refusals, and counts it as bringing no mail.
+func (s *session) excuse(r smtp.Reply) ending {
+	if e := s.refused(r); e != goOn {
+		return e
+	}
+	return s.spendIdle()
+}
+
+// refused sends the reply. A client whose DATA is refused and that did not wait for the answer has sent its message
+// already, and the next line is part of it: nothing of it may be taken for a command, so the session ends.
+func (s *session) refused(r smtp.Reply) ending {
+	e := s.reply(r)
+	if e == goOn && s.verb == smtp.VerbData && len(s.in.buffered()) > 0 {
+		return endUnawaited
+	}
+	return e
 }
 
 // flush writes what is held back.

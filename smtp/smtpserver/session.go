@@ -54,6 +54,8 @@ type session struct {
 	bad  int       // commands refused
 	idle int       // commands since the last message that brought none nearer
 
+	orphans int // commands still excused that pipelining sent behind a MAIL that was refused
+
 	began      time.Time
 	expires    time.Time // SessionAge from the begin
 	armed      time.Time // read deadline of the connection
@@ -135,6 +137,7 @@ func (s *session) loop(ctx context.Context) ending {
 	e := s.greet(ctx)
 	for e == goOn {
 		var line []byte
+		s.verb = smtp.VerbUnknown
 		if line, e = s.readLine(); e == goOn && line != nil {
 			e = s.command(ctx, line)
 		}

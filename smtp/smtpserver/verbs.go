@@ -173,18 +173,18 @@ func harmless(name []byte) string {
 }
 
 func (s *session) mail(ctx context.Context, args []byte) ending {
+	s.orphans = s.terms.Recipients + 1
 	from, err := smtp.ParseMail(s.keep(args))
-	if err != nil {
+	switch {
+	case err != nil:
 		s.tx = transaction{}
 		return s.refuse(parseReply(err))
-	}
-	if from.Size > s.terms.MessageBytes {
+	case from.Size > s.terms.MessageBytes:
 		s.tx = transaction{}
-		return s.reply(flaws[flawSize].reply)
-	}
-	if s.server.memory.Load()+from.Size > s.terms.MemoryBytes { // sooner than after it was sent in vain
+		return s.excuse(flaws[flawSize].reply)
+	case s.server.memory.Load()+from.Size > s.terms.MemoryBytes: // sooner than after it was sent in vain
 		s.tx = transaction{}
-		return s.reply(flaws[flawMemory].reply)
+		return s.excuse(flaws[flawMemory].reply)
 	}
 	env := newEnvelope()
 	env.From = from
@@ -196,6 +196,7 @@ func (s *session) mail(ctx context.Context, args []byte) ending {
 		}
 		return e
 	}
+	s.orphans = 0
 	s.tx.env = env
 	s.setState(stateMail)
 	return goOn
