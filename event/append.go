@@ -6,9 +6,9 @@ import (
 	"unicode/utf8"
 )
 
-// AppendJSON appends the event's JSON form to dst, without a line end, and allocates only if dst must grow. The result is what
-// encoding/json would write, octet for octet: control characters, '<', '>', '&', U+2028 and U+2029 are escaped and invalid
-// UTF-8 is replaced, so that a line stays a line and may stand in a page.
+// AppendJSON appends the event's JSON form to dst, without a line end, and allocates only if dst must grow. The result
+// is what encoding/json would write, octet for octet: control characters, '<', '>', '&', U+2028 and U+2029 are escaped
+// and invalid UTF-8 is replaced, so that a line stays a line and may stand in a page.
 func (e *Event) AppendJSON(dst []byte) []byte {
 	dst = append(dst, `{"time":`...)
 	dst = appendTime(dst, e.Time)
@@ -131,7 +131,8 @@ func appendMillis(dst []byte, m Millis) []byte {
 	return dst
 }
 
-// appendTime writes t in TimeLayout. Years beyond four digits, which RFC 3339 cannot express, are written as the nearest that it can.
+// appendTime writes t in TimeLayout. Years beyond four digits, which RFC 3339 cannot express, are written as the
+// nearest that it can.
 func appendTime(dst []byte, t time.Time) []byte {
 	t = t.UTC()
 	switch y := t.Year(); {

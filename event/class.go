@@ -2,8 +2,9 @@ package event
 
 import "fmt"
 
-// Class says what a failure meant, whatever the remote's wording: the bounce class. The list is closed; names are stable. The
-// zero value means that nothing failed and is not written; ClassUnknown means that something failed and nobody knows why.
+// Class says what a failure meant, whatever the remote's wording: the bounce class. The list is closed; names are
+// stable. The zero value means that nothing failed and is not written; ClassUnknown means that something failed and
+// nobody knows why.
 type Class uint8
 
 const (
@@ -68,23 +69,24 @@ var classes = [...]struct{ name, text string }{
 	ClassReputation:          {"reputation", "The remote slows this source down for complaints or bad reputation."},
 	ClassBlocked:             {"blocked", "The remote blocks this source."},
 	ClassBlocklisted:         {"blocklisted", "A public blocklist names this source."},
-	ClassHostIdentity:        {"host_identity", "Reverse DNS or EHLO name of this source is not acceptable to the remote."},
-	ClassRelayDenied:         {"relay_denied", "The remote does not take mail for this recipient from here."},
-	ClassAuthentication:      {"authentication", "SPF, DKIM or DMARC of the sender's domain is missing or failed."},
-	ClassSenderRefused:       {"sender_refused", "The sender address or its domain is not acceptable to the remote."},
-	ClassSpam:                {"spam", "The remote takes the message for spam or phishing."},
-	ClassPolicy:              {"policy", "A local policy of the remote, which it does not explain."},
-	ClassVirus:               {"virus", "The remote found malware in the message."},
-	ClassContent:             {"content", "Form, attachment or encoding of the message is not acceptable to the remote."},
-	ClassSize:                {"size", "The message is too large for the remote."},
-	ClassLoop:                {"loop", "The message has passed too many servers or comes back."},
-	ClassTLSRequired:         {"tls_required", "The remote wants an encrypted session."},
-	ClassBusy:                {"busy", "The remote is short of resources or out of service for now."},
-	ClassProtocol:            {"protocol", "The remote did not speak or understand SMTP as expected."},
-	ClassDNS:                 {"dns", "DNS gave no way to the remote."},
-	ClassConnection:          {"connection", "The connection was not made or was lost."},
-	ClassLocal:               {"local", "A decision or a failure of this server."},
-	ClassUnknown:             {"unknown", "The failure matches nothing known."},
+	ClassHostIdentity: {"host_identity",
+		"Reverse DNS or EHLO name of this source is not acceptable to the remote."},
+	ClassRelayDenied:    {"relay_denied", "The remote does not take mail for this recipient from here."},
+	ClassAuthentication: {"authentication", "SPF, DKIM or DMARC of the sender's domain is missing or failed."},
+	ClassSenderRefused:  {"sender_refused", "The sender address or its domain is not acceptable to the remote."},
+	ClassSpam:           {"spam", "The remote takes the message for spam or phishing."},
+	ClassPolicy:         {"policy", "A local policy of the remote, which it does not explain."},
+	ClassVirus:          {"virus", "The remote found malware in the message."},
+	ClassContent:        {"content", "Form, attachment or encoding of the message is not acceptable to the remote."},
+	ClassSize:           {"size", "The message is too large for the remote."},
+	ClassLoop:           {"loop", "The message has passed too many servers or comes back."},
+	ClassTLSRequired:    {"tls_required", "The remote wants an encrypted session."},
+	ClassBusy:           {"busy", "The remote is short of resources or out of service for now."},
+	ClassProtocol:       {"protocol", "The remote did not speak or understand SMTP as expected."},
+	ClassDNS:            {"dns", "DNS gave no way to the remote."},
+	ClassConnection:     {"connection", "The connection was not made or was lost."},
+	ClassLocal:          {"local", "A decision or a failure of this server."},
+	ClassUnknown:        {"unknown", "The failure matches nothing known."},
 }
 
 // Classes returns all classes in their order of declaration.

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Event is one fact. A field that does not apply has its zero value and is left out of the JSON form, but for time, id and type,
-// which every event has. Text fields may hold any bytes: invalid UTF-8 is written as U+FFFD.
+// Event is one fact. A field that does not apply has its zero value and is left out of the JSON form, but for time, id
+// and type, which every event has. Text fields may hold any bytes: invalid UTF-8 is written as U+FFFD.
 type Event struct {
 	Time time.Time `json:"time"` // when it happened; written in UTC to the millisecond
 	ID   string    `json:"id"`   // identity; the same when told again
@@ -97,7 +97,8 @@ func (m *Millis) UnmarshalJSON(p []byte) error {
 	return nil
 }
 
-// TimeLayout is the form of times in events: RFC 3339 in UTC with milliseconds always present, so that text sorts like time.
+// TimeLayout is the form of times in events: RFC 3339 in UTC with milliseconds always present, so that text sorts like
+// time.
 const TimeLayout = "2006-01-02T15:04:05.000Z"
 
 // ErrIncomplete is what [ParseLine] returns for JSON that is no event since time, id or type are missing.
@@ -106,8 +107,8 @@ var ErrIncomplete = errors.New("event: time, id or type is missing")
 // MarshalJSON implements [json.Marshaler] by [Event.AppendJSON].
 func (e *Event) MarshalJSON() ([]byte, error) { return e.AppendJSON(nil), nil }
 
-// ParseLine reads one event from its JSON form, with or without a line end. Names it does not know are ignored; a value it
-// does not know in a closed list is an error.
+// ParseLine reads one event from its JSON form, with or without a line end. Names it does not know are ignored; a value
+// it does not know in a closed list is an error.
 func ParseLine(line []byte) (*Event, error) {
 	e := new(Event)
 	if err := json.Unmarshal(line, e); err != nil {

@@ -26,8 +26,10 @@ func full() *Event {
 		Reply: Reply{Code: 451, Enhanced: "4.7.1", Text: "Greylisted\ncome <back> & wait"},
 		Phase: "rcpt", MX: "mx1.example.org", Address: "[2001:db8::1]:25", Site: "mx1.example.org", Source: "default",
 		TLS: "none", Reused: true,
-		Timings: Timings{DNS: Millis(time.Millisecond), Connect: Millis(1500 * time.Microsecond), Greeting: Millis(2 * time.Second),
-			Mail: Millis(10 * time.Microsecond), Data: Millis(120 * time.Microsecond), Final: Millis(999), Total: Millis(time.Hour)},
+		Timings: Timings{DNS: Millis(time.Millisecond), Connect: Millis(1500 * time.Microsecond),
+			Greeting: Millis(2 * time.Second),
+			Mail:     Millis(10 * time.Microsecond), Data: Millis(120 * time.Microsecond), Final: Millis(999),
+			Total: Millis(time.Hour)},
 		NextAttempt: time.Date(2026, 3, 1, 11, 35, 0, 0, time.UTC),
 	}
 }
@@ -87,7 +89,8 @@ func TestAppendJSON(t *testing.T) {
 
 func TestAppendJSONEscapes(t *testing.T) {
 	t.Parallel()
-	texts := []string{"", "\x00\x01\x1f\x7f", "\b\f\n\r\t", `"\/`, "<>&", "é€😀", "\u2028\u2029\u202a", "\xff", "a\xc3", "\xed\xa0\x80",
+	texts := []string{"", "\x00\x01\x1f\x7f", "\b\f\n\r\t", `"\/`, "<>&", "é€😀", "\u2028\u2029\u202a", "\xff", "a\xc3",
+		"\xed\xa0\x80",
 		"\xf5\x80\x80\x80", "a\xe2\x80z", strings.Repeat("x", 100) + "\n", "\ufffd", "\xff\xff<"}
 	for c := range 256 {
 		texts = append(texts, "a"+string([]byte{byte(c)})+"b")
@@ -124,7 +127,8 @@ func TestMillis(t *testing.T) {
 		want string
 	}{
 		{0, "0"}, {999, "0"}, {time.Microsecond, "0.001"}, {10 * time.Microsecond, "0.01"}, {100 * time.Microsecond, "0.1"},
-		{123 * time.Microsecond, "0.123"}, {time.Second, "1000"}, {-1500 * time.Microsecond, "-1.5"}, {72 * time.Hour, "259200000"},
+		{123 * time.Microsecond, "0.123"}, {time.Second, "1000"}, {-1500 * time.Microsecond, "-1.5"}, {72 * time.Hour,
+			"259200000"},
 	} {
 		p, err := json.Marshal(Millis(c.d))
 		if err != nil || string(p) != c.want {
@@ -158,13 +162,15 @@ func TestParseLine(t *testing.T) {
 	if _, err := ParseLine([]byte(`{"time":"2026-03-01T11:30:15Z","id":"1","type":"held","news":{"a":[1]}}`)); err != nil {
 		t.Errorf("an unknown name: %v", err)
 	}
-	for _, s := range []string{`{}`, `{"time":"2026-03-01T11:30:15Z","id":"1"}`, `{"time":"2026-03-01T11:30:15Z","type":"held"}`,
+	for _, s := range []string{`{}`, `{"time":"2026-03-01T11:30:15Z","id":"1"}`,
+		`{"time":"2026-03-01T11:30:15Z","type":"held"}`,
 		`{"id":"1","type":"held"}`} {
 		if _, err := ParseLine([]byte(s)); !errors.Is(err, ErrIncomplete) {
 			t.Errorf("%s: got %v, want ErrIncomplete", s, err)
 		}
 	}
-	for _, s := range []string{``, `[]`, `{"type":"nonsense"}`, `{"reason":"nonsense"}`, `{"id":1}`, `{"time":"yesterday"}`, `{`, `{}{}`} {
+	for _, s := range []string{``, `[]`, `{"type":"nonsense"}`, `{"reason":"nonsense"}`, `{"id":1}`,
+		`{"time":"yesterday"}`, `{`, `{}{}`} {
 		if _, err := ParseLine([]byte(s)); err == nil {
 			t.Errorf("%s: no error", s)
 		}
@@ -176,8 +182,10 @@ func FuzzEvent(f *testing.F) {
 	f.Add("", "", "", int64(math.MaxInt64), int64(-1), uint8(0), uint8(255), uint8(0), 0)
 	const century, us = int64(100 * 365 * 24 * time.Hour / time.Microsecond), int64(time.Microsecond)
 	f.Fuzz(func(t *testing.T, id, a, b string, at, ns int64, typ, reason, class uint8, code int) {
-		e := &Event{Time: time.UnixMilli(at % 253402300800000).UTC(), ID: id, Message: a, Recipient: b, Sender: a + b, Explanation: b + a,
-			Reply: Reply{Code: code, Text: b}, Attempt: code, Size: at, Timings: Timings{DNS: Millis(ns % century * us), Final: Millis(at % century * us)},
+		e := &Event{Time: time.UnixMilli(at % 253402300800000).UTC(), ID: id, Message: a, Recipient: b, Sender: a + b,
+			Explanation: b + a,
+			Reply:       Reply{Code: code, Text: b}, Attempt: code, Size: at, Timings: Timings{DNS: Millis(ns % century * us),
+				Final: Millis(at % century * us)},
 			Type: Types()[int(typ)%len(Types())], Reason: Reasons()[int(reason)%len(Reasons())],
 			Class: Classes()[int(class)%len(Classes())], Reused: code%2 == 0}
 		if e.Time.Year() < 0 || e.Time.Year() > 9999 {

@@ -80,7 +80,8 @@ func TestLists(t *testing.T) {
 	}
 }
 
-// TestNumbersStable holds the numbers that records on disk contain: lines may be added at the end of each list, none may move.
+// TestNumbersStable holds the numbers that records on disk contain: lines may be added at the end of each list, none
+// may move.
 func TestNumbersStable(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder

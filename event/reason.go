@@ -2,9 +2,9 @@ package event
 
 import "fmt"
 
-// Reason says why an entry or a message moved, in terms of what Godwit did or saw. The list is closed; names and numbers are
-// stable (records on disk hold them), so that a new one goes to the end. The zero value means that no reason applies and is
-// not written.
+// Reason says why an entry or a message moved, in terms of what Godwit did or saw. The list is closed; names and
+// numbers are stable (records on disk hold them), so that a new one goes to the end. The zero value means that no
+// reason applies and is not written.
 type Reason uint8
 
 const (
@@ -93,14 +93,15 @@ var reasons = [...]struct{ name, text string }{
 	DNSNullMX:       {"dns_null_mx", "The recipient's domain declares that it accepts no mail."},
 	DNSNoAddress:    {"dns_no_address", "The recipient's domain has no mail server with an address."},
 	DNSMalformed:    {"dns_malformed", "The DNS records of the recipient's domain cannot be followed."},
-	NoUsableAddress: {"no_usable_address", "All addresses of the domain's mail servers are private or otherwise not to be used."},
+	NoUsableAddress: {"no_usable_address", "All addresses of the domain's mail servers are private or not to be used."},
 	Loop:            {"loop", "The mail would come back to this server."},
 
-	SizeExceeded:         {"size_exceeded", "The message is larger than the remote server takes."},
-	UTF8Unsupported:      {"utf8_unsupported", "The message needs SMTPUTF8, which the remote server does not offer."},
-	EightBitUnsupported:  {"8bit_unsupported", "The message needs 8BITMIME, which the remote server does not offer."},
-	TooManyRecipients:    {"too_many_recipients", "The remote server takes no more recipients at once."},
-	ExtensionUnsupported: {"extension_unsupported", "The message needs a service extension that the remote server does not offer."},
+	SizeExceeded:        {"size_exceeded", "The message is larger than the remote server takes."},
+	UTF8Unsupported:     {"utf8_unsupported", "The message needs SMTPUTF8, which the remote server does not offer."},
+	EightBitUnsupported: {"8bit_unsupported", "The message needs 8BITMIME, which the remote server does not offer."},
+	TooManyRecipients:   {"too_many_recipients", "The remote server takes no more recipients at once."},
+	ExtensionUnsupported: {"extension_unsupported",
+		"The message needs a service extension that the remote server does not offer."},
 
 	Suspended:          {"suspended", "The destination is suspended after repeated failures and will be probed again."},
 	Aged:               {"expired", "The message grew older than its maximum age."},

@@ -10,8 +10,8 @@
 //  3. phrases: words that usually mean one thing.
 //  4. what is left of the codes, and where in the session the reply came.
 //
-// Codes such as 5.7.1 and 554 say nothing by themselves, so they stand last. What matches nothing is [event.ClassUnknown]:
-// nothing may be concluded about the recipient from it.
+// Codes such as 5.7.1 and 554 say nothing by themselves, so they stand last. What matches nothing is
+// [event.ClassUnknown]: nothing may be concluded about the recipient from it.
 //
 // A class never decides whether a failure is permanent: the first digit of the reply alone does that (RFC 5321, 4.2.1).
 package bounce
@@ -27,7 +27,7 @@ import (
 type Stage uint8
 
 const (
-	StageSession   Stage = iota // greeting, EHLO and all before the first MAIL: about us as a source, never about one message
+	StageSession   Stage = iota // greeting, EHLO: all before the first MAIL is about us as a source, not a message
 	StageSender                 // MAIL
 	StageRecipient              // RCPT
 	StageMessage                // DATA, BDAT and the final reply
@@ -58,8 +58,8 @@ func Classify(stage Stage, r smtp.Reply) event.Class {
 	return bare(stage, r.Code)
 }
 
-// Class returns the class of a failure that moved an entry for reason: the meaning of the reply where a reply decided, otherwise
-// what the reason itself says. Reasons that are no failures of a delivery have the zero class.
+// Class returns the class of a failure that moved an entry for reason: the meaning of the reply where a reply decided,
+// otherwise what the reason itself says. Reasons that are no failures of a delivery have the zero class.
 func Class(reason event.Reason, stage Stage, r smtp.Reply) event.Class {
 	switch reason {
 	case event.RemoteRefused, event.RemoteDeferred, event.SessionRefused, event.SessionClosed:
@@ -93,7 +93,8 @@ func Class(reason event.Reason, stage Stage, r smtp.Reply) event.Class {
 	return 0
 }
 
-// match returns the class of the first rule whose words all occur in text in their order. digit is the class of the reply, 4 or 5.
+// match returns the class of the first rule whose words all occur in text in their order. digit is the class of the
+// reply, 4 or 5.
 func match(rules []rule, digit int, text string) event.Class {
 	if text == "" {
 		return 0

@@ -12,7 +12,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-var stages = map[string]Stage{"session": StageSession, "mail": StageSender, "rcpt": StageRecipient, "data": StageMessage}
+var stages = map[string]Stage{"session": StageSession, "mail": StageSender, "rcpt": StageRecipient,
+	"data": StageMessage}
 
 type example struct {
 	line  int
@@ -121,7 +122,8 @@ func TestRulesReachable(t *testing.T) {
 	codes := func(table string, rules []codeRule) {
 		for _, r := range rules {
 			digit := max(r.only, 4)
-			reply := smtp.Reply{Code: int(digit)*100 + 99, Enhanced: smtp.EnhancedCode{Class: digit, Subject: r.subject, Detail: r.detail}}
+			reply := smtp.Reply{Code: int(digit)*100 + 99, Enhanced: smtp.EnhancedCode{Class: digit, Subject: r.subject,
+				Detail: r.detail}}
 			if got := rcpt(reply); got != r.class {
 				t.Errorf("%s: %v: classified as %s, rule says %s", table, reply, got, r.class)
 			}
@@ -148,8 +150,10 @@ func TestClassifyOthers(t *testing.T) {
 func TestClassOfReasons(t *testing.T) {
 	t.Parallel()
 	none := map[event.Reason]bool{}
-	for _, r := range []event.Reason{event.Submitted, event.ReportGenerated, event.OK, event.Operator, event.Rule, event.DelayNotice,
-		event.Drained, event.RelayDenied, event.InvalidSender, event.InvalidRecipient, event.InvalidMessage, event.LimitExceeded,
+	for _, r := range []event.Reason{event.Submitted, event.ReportGenerated, event.OK, event.Operator, event.Rule,
+		event.DelayNotice,
+		event.Drained, event.RelayDenied, event.InvalidSender, event.InvalidRecipient, event.InvalidMessage,
+		event.LimitExceeded,
 		event.StorageUnavailable, event.ClientLost} {
 		none[r] = true
 	}
@@ -159,7 +163,8 @@ func TestClassOfReasons(t *testing.T) {
 			t.Errorf("%s has the class %q", r, got)
 		}
 	}
-	if got := Class(event.RateLimited, StageSession, smtp.Reply{Code: 421, Text: "Too many connections"}); got != event.ClassTooManyConnections {
+	if got := Class(event.RateLimited, StageSession, smtp.Reply{Code: 421,
+		Text: "Too many connections"}); got != event.ClassTooManyConnections {
 		t.Errorf("rate_limited with exact words: got %s", got)
 	}
 	if got := Class(event.RateLimited, StageSession, smtp.Reply{}); got != event.ClassRateLimited {
@@ -207,7 +212,8 @@ func FuzzClassify(f *testing.F) {
 	}
 	f.Add(uint8(2), 451, uint16(0), uint16(0), "in 00:05:00")
 	f.Fuzz(func(t *testing.T, stage uint8, code int, subject, detail uint16, text string) {
-		r := smtp.Reply{Code: code, Enhanced: smtp.EnhancedCode{Class: uint16(code / 100), Subject: subject, Detail: detail}, Text: text}
+		r := smtp.Reply{Code: code, Enhanced: smtp.EnhancedCode{Class: uint16(code / 100), Subject: subject, Detail: detail},
+			Text: text}
 		s := Stage(stage % 4)
 		c := Classify(s, r)
 		if (c == 0) != (code/100 != 4 && code/100 != 5) {

@@ -13,10 +13,11 @@ import (
 const maxRetryAfter = 24 * time.Hour
 
 // wait finds the time that a reply asks to wait: "in 00:05:00", "in 5 minutes", "for 300 seconds", "after 90s".
-var wait = regexp.MustCompile(`\b(?:in|for|after|wait)\s+(?:(\d{1,2}):(\d\d):(\d\d)\b|(\d{1,6})\s*(seconds?|secs?|s|minutes?|mins?|m|hours?|h)\b)`)
+var wait = regexp.MustCompile(`\b(?:in|for|after|wait)\s+` +
+	`(?:(\d{1,2}):(\d\d):(\d\d)\b|(\d{1,6})\s*(seconds?|secs?|s|minutes?|mins?|m|hours?|h)\b)`)
 
-// RetryAfter returns how long a temporary reply asks to wait before the next attempt, or zero if it names no time. Greylisting
-// servers often do.
+// RetryAfter returns how long a temporary reply asks to wait before the next attempt, or zero if it names no time.
+// Greylisting servers often do.
 func RetryAfter(r smtp.Reply) time.Duration {
 	if !r.Temporary() {
 		return 0

@@ -2,8 +2,8 @@ package bounce
 
 import "github.com/godwit-mta/godwit/event"
 
-// rule gives the class of a reply in which words occur. Words are lower case; '*' stands for anything in between. Within a
-// table the first match decides, so what is more exact stands before what is less.
+// rule gives the class of a reply in which words occur. Words are lower case; '*' stands for anything in between.
+// Within a table the first match decides, so what is more exact stands before what is less.
 type rule struct {
 	only  int // 4 or 5: only replies of this class; 0: both
 	words string

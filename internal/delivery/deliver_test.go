@@ -12,7 +12,8 @@ func TestDeliver(t *testing.T) {
 	v := w.deliver("u@example.test")
 	expect(t, v, delivers)
 	r := &v.Attempt.Results[0]
-	if r.Host != "mx1.example.test" || r.Addr.Addr().String() != "127.0.0.2" || r.Addr.Port() != w.port || r.Site != "mx1.example.test" ||
+	if r.Host != "mx1.example.test" || r.Addr.Addr().String() != "127.0.0.2" || r.Addr.Port() != w.port ||
+		r.Site != "mx1.example.test" ||
 		r.Source != "default" || r.Reply.Code != 250 || !r.RemoteDSN || v.Attempt.Reused || v.Destination {
 		t.Errorf("got %+v", r)
 	}

@@ -20,7 +20,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp/smtpclient"
 )
 
-// Deliverer makes attempts. It is a [queue.Deliverer], safe for concurrent use. Without Run it works and keeps no sessions.
+// Deliverer makes attempts. It is a [queue.Deliverer], safe for concurrent use. Without Run it works and keeps no
+// sessions.
 type Deliverer struct {
 	o        Options
 	hostname string // lower case, without final dot
@@ -51,7 +52,8 @@ func New(o Options) (*Deliverer, error) {
 			AllowedNetworks: o.AllowedNetworks, ConnectTimeout: o.ConnectTimeout, FallbackDelay: o.FallbackDelay, Dial: o.Dial,
 		}),
 		pool: egress.NewPool(egress.PoolOptions{
-			Idle: o.Idle, MaxTransactions: o.MaxTransactions, Max: o.MaxKept, MaxPerPath: o.MaxKeptPerPath, Registerer: o.Registerer,
+			Idle: o.Idle, MaxTransactions: o.MaxTransactions, Max: o.MaxKept, MaxPerPath: o.MaxKeptPerPath,
+			Registerer: o.Registerer,
 		}),
 		metrics: newMetrics(o.Registerer),
 		run:     strconv.FormatInt(time.Now().UnixMilli(), 36),
@@ -60,7 +62,8 @@ func New(o Options) (*Deliverer, error) {
 	return d, nil
 }
 
-// Run keeps sessions for further messages until ctx is done. It then says farewell to all of them, which takes a few seconds at most.
+// Run keeps sessions for further messages until ctx is done. It then says farewell to all of them, which takes a few
+// seconds at most.
 func (d *Deliverer) Run(ctx context.Context) error { return d.pool.Run(ctx) }
 
 // SetRoutes puts other routes and allowed networks in place of those there are. On error everything stays as it was.
@@ -178,8 +181,8 @@ func (a *attempt) deliver() {
 	a.failures = append(a.failures, f.failures...)
 }
 
-// stopped reports that the server aborts. A deadline counts as soon as it has passed: whoever took it from the context may have
-// given up a moment before the context ends.
+// stopped reports that the server aborts. A deadline counts as soon as it has passed: whoever took it from the context
+// may have given up a moment before the context ends.
 func (a *attempt) stopped() bool {
 	if a.ctx.Err() != nil {
 		return true
@@ -196,7 +199,8 @@ func (a *attempt) mayGoOn(f *finder) bool {
 	return f.tried < 2 || time.Since(a.record.Started) < a.d.o.TryFor
 }
 
-// keptTries bounds how many kept sessions are tried. If several are found closed under a transaction, a new one tells more.
+// keptTries bounds how many kept sessions are tried. If several are found closed under a transaction, a new one tells
+// more.
 const keptTries = 3
 
 // useKept brings the message out over kept sessions of the path, if there are any.
@@ -216,7 +220,8 @@ func (a *attempt) useKept() {
 	}
 }
 
-// useTargets brings the message out over new sessions with a target: more than one as long as each gets some recipients through.
+// useTargets brings the message out over new sessions with a target: more than one as long as each gets some recipients
+// through.
 func (a *attempt) useTargets(to *destination, first, second egress.Target) {
 	for !a.over() {
 		s, failed := a.open(to, first, second)
@@ -275,8 +280,8 @@ func (a *attempt) open(to *destination, first, second egress.Target) (*egress.Se
 	return s, nil
 }
 
-// use makes transactions on a session until nothing is pending or the session is over, and gives it to the pool if it can be used again.
-// progress says that some recipient got a decision. err says why the session ended, if it did.
+// use makes transactions on a session until nothing is pending or the session is over, and gives it to the pool if it
+// can be used again. progress says that some recipient got a decision. err says why the session ended, if it did.
 func (a *attempt) use(s *egress.Session, kept bool) (progress bool, err error) {
 	if !a.loadBody() {
 		a.d.pool.Put(s)
@@ -357,8 +362,8 @@ func (a *attempt) transact(s *egress.Session, kept, used bool) error {
 // maxKeptRecipients bounds the memory a kept session holds for its next transaction.
 const maxKeptRecipients = 16
 
-// refused returns the reply for which a transaction decided nothing although the session stands, as the error that ends it: the session is
-// of no use then.
+// refused returns the reply for which a transaction decided nothing although the session stands, as the error that ends
+// it: the session is of no use then.
 func (a *attempt) refused(tx *smtpclient.Transaction, n int) error {
 	for k := range n {
 		if r := &tx.Result.Recipients[k]; !r.Reply.IsZero() {
@@ -437,7 +442,8 @@ func (a *attempt) end() queue.Verdict {
 	return queue.Verdict{Attempt: a.record, Destination: destination, RetryAfter: a.retryAfter}
 }
 
-// fail settles the pending entries by the failures there were, and reports whether these concern the destination as a whole.
+// fail settles the pending entries by the failures there were, and reports whether these concern the destination as a
+// whole.
 func (a *attempt) fail() (destination bool) {
 	f := sum(a.failures)
 	for _, i := range a.pending {
@@ -450,7 +456,7 @@ func (a *attempt) fail() (destination bool) {
 		a.place(r, f.target)
 		a.askedWait(i, f.reply)
 	}
-	a.d.o.Logger.Debug("no host took the message", slog.String("message", a.job.Message.ID.String()), slog.String("site", a.site),
-		slog.String("source", a.d.o.Source.Name), slog.String("why", f.text))
+	a.d.o.Logger.Debug("no host took the message", slog.String("message", a.job.Message.ID.String()),
+		slog.String("site", a.site), slog.String("source", a.d.o.Source.Name), slog.String("why", f.text))
 	return !a.answered && !f.final && f.reason != event.LocalError
 }

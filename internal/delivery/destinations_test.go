@@ -28,33 +28,49 @@ func TestDNS(t *testing.T) {
 		says       []string
 		allowed    []netip.Prefix // in place of loopback
 	}{
-		{name: "D-1/null-mx", zone: "example.test. MX 0 .", want: "bounced dns_null_mx dns", says: []string{"example.test", "null MX"}},
-		{name: "D-2/loopback", zone: "example.test. MX 10 mx.example.test.\nmx.example.test. A 127.0.0.1\n", allowed: []netip.Prefix{},
-			want: "bounced no_usable_address dns", says: []string{"mx.example.test", "127.0.0.1", "loopback"}},
-		{name: "D-2/private", zone: "example.test. MX 10 mx.example.test.\nmx.example.test. A 10.1.2.3\n", want: "bounced no_usable_address dns",
+		{name: "D-1/null-mx", zone: "example.test. MX 0 .", want: "bounced dns_null_mx dns", says: []string{"example.test",
+			"null MX"}},
+		{name: "D-2/loopback", zone: "example.test. MX 10 mx.example.test.\nmx.example.test. A 127.0.0.1\n",
+			allowed: []netip.Prefix{},
+			want:    "bounced no_usable_address dns", says: []string{"mx.example.test", "127.0.0.1", "loopback"}},
+		{name: "D-2/private", zone: "example.test. MX 10 mx.example.test.\nmx.example.test. A 10.1.2.3\n",
+			want: "bounced no_usable_address dns",
 			says: []string{"10.1.2.3", "private"}},
-		{name: "D-2/metadata", zone: "example.test. A 169.254.169.254\n", want: "bounced no_usable_address dns", says: []string{"link-local"}},
+		{name: "D-2/metadata", zone: "example.test. A 169.254.169.254\n", want: "bounced no_usable_address dns",
+			says: []string{"link-local"}},
 		{name: "D-2/mapped", zone: "example.test. AAAA ::ffff:127.0.0.1\n", want: "bounced no_usable_address dns"},
-		{name: "D-2/all-kinds", zone: "example.test. MX 10 a.test.\nexample.test. MX 20 b.test.\na.test. A 192.168.1.1\nb.test. AAAA fd00::1\n",
+		{name: "D-2/all-kinds", zone: "example.test. MX 10 a.test.\n" +
+			"example.test. MX 20 b.test.\na.test. A 192.168.1.1\nb.test. AAAA fd00::1\n",
 			want: "bounced no_usable_address dns", says: []string{"192.168.1.1", "fd00::1"}},
-		{name: "D-2/localhost", zone: "example.test. MX 10 localhost.\n", want: "bounced no_usable_address dns", says: []string{"localhost"}},
-		{name: "D-2/literal-name", zone: "example.test. MX 10 127.0.0.1.\n", want: "bounced no_usable_address dns", says: []string{"127.0.0.1"}},
-		{name: "D-4/name", zone: "example.test. MX 10 mta.test.\nexample.test. MX 20 mx2.test.\nmta.test. A 127.0.0.2\nmx2.test. A 127.0.0.2\n",
+		{name: "D-2/localhost", zone: "example.test. MX 10 localhost.\n", want: "bounced no_usable_address dns",
+			says: []string{"localhost"}},
+		{name: "D-2/literal-name", zone: "example.test. MX 10 127.0.0.1.\n", want: "bounced no_usable_address dns",
+			says: []string{"127.0.0.1"}},
+		{name: "D-4/name", zone: "example.test. MX 10 mta.test.\n" +
+			"example.test. MX 20 mx2.test.\nmta.test. A 127.0.0.2\nmx2.test. A 127.0.0.2\n",
 			want: "bounced loop dns", says: []string{"this server itself"}},
-		{name: "D-4/equal", zone: "example.test. MX 10 mta.test.\nexample.test. MX 10 mx2.test.\nmta.test. A 127.0.0.2\nmx2.test. A 127.0.0.2\n",
+		{name: "D-4/equal", zone: "example.test. MX 10 mta.test.\n" +
+			"example.test. MX 10 mx2.test.\nmta.test. A 127.0.0.2\nmx2.test. A 127.0.0.2\n",
 			want: "bounced loop dns"},
 		{name: "D-4/implicit", zone: "example.test. CNAME mta.test.\nmta.test. A 127.0.0.2\n", want: "bounced loop dns"},
-		{name: "D-5/cname-loop", zone: "example.test. CNAME b.test.\nb.test. CNAME example.test.\n", want: "deferred dns_malformed dns"},
-		{name: "D-7/nxdomain", zone: "other.test. A 127.0.0.2\n", want: "bounced dns_nxdomain dns", says: []string{"example.test does not exist"}},
-		{name: "D-7/no-address", zone: "example.test. TXT nothing\n", want: "bounced dns_no_address dns", says: []string{"neither"}},
+		{name: "D-5/cname-loop", zone: "example.test. CNAME b.test.\nb.test. CNAME example.test.\n",
+			want: "deferred dns_malformed dns"},
+		{name: "D-7/nxdomain", zone: "other.test. A 127.0.0.2\n", want: "bounced dns_nxdomain dns",
+			says: []string{"example.test does not exist"}},
+		{name: "D-7/no-address", zone: "example.test. TXT nothing\n", want: "bounced dns_no_address dns",
+			says: []string{"neither"}},
 		{name: "D-7/mx-without-address", zone: "example.test. MX 10 mx.example.test.\nmx.example.test. TXT nothing\n",
 			want: "bounced dns_no_address dns", says: []string{"mx.example.test has no address"}},
-		{name: "D-7/mx-gone", zone: "example.test. MX 10 gone.test.\nexample.test. MX 20 gone2.test.\n", want: "bounced dns_nxdomain dns"},
-		{name: "D-7/servfail", zone: "example.test. MX 10 mx.example.test.\n", fail: "example.test", want: "deferred dns_temporary dns",
+		{name: "D-7/mx-gone", zone: "example.test. MX 10 gone.test.\nexample.test. MX 20 gone2.test.\n",
+			want: "bounced dns_nxdomain dns"},
+		{name: "D-7/servfail", zone: "example.test. MX 10 mx.example.test.\n", fail: "example.test",
+			want: "deferred dns_temporary dns",
 			says: []string{"SERVFAIL", "MX example.test"}},
-		{name: "D-7/host-servfail", zone: "example.test. MX 10 mx.example.test.\n", fail: "mx.example.test", want: "deferred dns_temporary dns",
+		{name: "D-7/host-servfail", zone: "example.test. MX 10 mx.example.test.\n", fail: "mx.example.test",
+			want: "deferred dns_temporary dns",
 			says: []string{"SERVFAIL", "mx.example.test"}},
-		{name: "D-7/one-gone-one-servfail", zone: "example.test. MX 10 gone.test.\nexample.test. MX 20 mx.example.test.\n", fail: "mx.example.test",
+		{name: "D-7/one-gone-one-servfail", zone: "example.test. MX 10 gone.test.\nexample.test. MX 20 mx.example.test.\n",
+			fail: "mx.example.test",
 			want: "deferred dns_temporary dns"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -94,25 +110,39 @@ func TestHosts(t *testing.T) {
 	}{
 		{"preference", twoZones, []mx{{"127.0.0.2", fine}, {"127.0.0.3", fine}}, delivers, "mx1.example.test", nil},
 		{"first-down", twoZones, []mx{{"127.0.0.2", down}, {"127.0.0.3", fine}}, delivers, "mx2.example.test", nil},
-		{"all-down", twoZones, []mx{{"127.0.0.2", down}, {"127.0.0.3", down}, {"127.0.0.4", fine}}, "deferred connection_refused connect",
-			"mx1.example.test", []string{"connection refused by mx1.example.test [127.0.0.2]", "; connection refused by mx2.example.test [127.0.0.3]"}},
+		{"all-down", twoZones, []mx{{"127.0.0.2", down}, {"127.0.0.3", down}, {"127.0.0.4", fine}},
+			"deferred connection_refused connect",
+			"mx1.example.test", []string{"connection refused by mx1.example.test [127.0.0.2]",
+				"; connection refused by mx2.example.test [127.0.0.3]"}},
 		{"second-speaks", twoZones, []mx{{"127.0.0.2", down},
 			{"127.0.0.3", &smtptest.Script{Rules: []smtptest.Rule{{At: smtptest.AtBanner, Reply: "421 too busy"}}}}},
-			"deferred session_refused greeting", "mx2.example.test", []string{"mx2.example.test [127.0.0.3]", "421 too busy", "refused by mx1"}},
+			"deferred session_refused greeting", "mx2.example.test", []string{"mx2.example.test [127.0.0.3]", "421 too busy",
+				"refused by mx1"}},
 		{"second-address", "example.test. MX 10 mx.test.\nmx.test. A 127.0.0.2\nmx.test. A 127.0.0.3\n",
 			[]mx{{"127.0.0.2", down}, {"127.0.0.3", fine}}, delivers, "mx.test", nil},
 		{"D-7/implicit", "example.test. A 127.0.0.2\n", []mx{{"127.0.0.2", fine}}, delivers, "example.test", nil},
-		{"D-7/one-gone", "example.test. MX 10 gone.test.\nexample.test. MX 20 mx.test.\nmx.test. A 127.0.0.2\n", []mx{{"127.0.0.2", fine}}, delivers,
+		{"D-7/one-gone", "example.test. MX 10 gone.test.\nexample.test. MX 20 mx.test.\nmx.test. A 127.0.0.2\n",
+			[]mx{{"127.0.0.2", fine}}, delivers,
 			"mx.test", nil},
-		{"D-2/one-unusable", "example.test. MX 10 bad.test.\nexample.test. MX 20 mx.test.\nbad.test. A 10.0.0.1\nmx.test. A 127.0.0.2\n",
+		{"D-2/one-unusable",
+			"example.test. MX 10 bad.test.\n" +
+				"example.test. MX 20 mx.test.\nbad.test. A 10.0.0.1\nmx.test. A 127.0.0.2\n",
 			[]mx{{"127.0.0.2", fine}}, delivers, "mx.test", nil},
-		{"D-2/unusable-and-down", "example.test. MX 10 bad.test.\nexample.test. MX 20 mx.test.\nbad.test. A 10.0.0.1\nmx.test. A 127.0.0.2\n",
-			[]mx{{"127.0.0.2", down}, {"127.0.0.3", fine}}, "deferred connection_refused connect", "mx.test", []string{"10.0.0.1", "private"}},
-		{"D-4/better-than-us", "example.test. MX 10 mx.test.\nexample.test. MX 20 mta.test.\nmx.test. A 127.0.0.2\nmta.test. A 127.0.0.3\n",
+		{"D-2/unusable-and-down",
+			"example.test. MX 10 bad.test.\n" +
+				"example.test. MX 20 mx.test.\nbad.test. A 10.0.0.1\nmx.test. A 127.0.0.2\n",
+			[]mx{{"127.0.0.2", down}, {"127.0.0.3", fine}}, "deferred connection_refused connect", "mx.test",
+			[]string{"10.0.0.1", "private"}},
+		{"D-4/better-than-us",
+			"example.test. MX 10 mx.test.\n" +
+				"example.test. MX 20 mta.test.\nmx.test. A 127.0.0.2\nmta.test. A 127.0.0.3\n",
 			[]mx{{"127.0.0.2", fine}, {"127.0.0.3", fine}}, delivers, "mx.test", nil},
-		{"D-4/better-than-us-down", "example.test. MX 10 mx.test.\nexample.test. MX 20 mta.test.\nmx.test. A 127.0.0.2\nmta.test. A 127.0.0.3\n",
+		{"D-4/better-than-us-down",
+			"example.test. MX 10 mx.test.\n" +
+				"example.test. MX 20 mta.test.\nmx.test. A 127.0.0.2\nmta.test. A 127.0.0.3\n",
 			[]mx{{"127.0.0.2", down}, {"127.0.0.3", fine}}, "deferred connection_refused connect", "mx.test", nil},
-		{"D-5/alias", "example.test. MX 10 alias.test.\nalias.test. CNAME mx.test.\nmx.test. A 127.0.0.2\n", []mx{{"127.0.0.2", fine}}, delivers,
+		{"D-5/alias", "example.test. MX 10 alias.test.\nalias.test. CNAME mx.test.\nmx.test. A 127.0.0.2\n",
+			[]mx{{"127.0.0.2", fine}}, delivers,
 			"alias.test", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -190,7 +220,8 @@ func TestD6ManyAddresses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			tried := make(chan netip.AddrPort, 100)
-			w, _ := newWorld(t, zone.String(), func(o *Options) { c.change(o); o.Dial = recordDials(tried) }, mx{"127.0.0.2", nil})
+			w, _ := newWorld(t, zone.String(), func(o *Options) { c.change(o); o.Dial = recordDials(tried) }, mx{"127.0.0.2",
+				nil})
 			v := w.deliver("u@example.test")
 			expect(t, v, "deferred connection_refused connect")
 			hosts := make(map[byte]bool)
@@ -328,7 +359,8 @@ func TestRoutes(t *testing.T) {
 	t.Run("name", func(t *testing.T) {
 		t.Parallel()
 		w, _ := newWorld(t, "relay.test. A 127.0.0.2\n", route("192.0.2.1"), mx{"127.0.0.2", fine})
-		if err := w.d.SetRoutes([]Route{{Domains: []string{"*"}, Hosts: []string{fmt.Sprintf("relay.test:%d", w.port)}}}, nil); err != nil {
+		if err := w.d.SetRoutes([]Route{{Domains: []string{"*"}, Hosts: []string{fmt.Sprintf("relay.test:%d", w.port)}}},
+			nil); err != nil {
 			t.Fatal(err)
 		}
 		expect(t, w.deliver("u@example.test"), delivers)
@@ -337,7 +369,8 @@ func TestRoutes(t *testing.T) {
 	t.Run("localhost", func(t *testing.T) {
 		t.Parallel()
 		w, _ := newWorld(t, "", route("192.0.2.1"), mx{"127.0.0.1", fine})
-		if err := w.d.SetRoutes([]Route{{Domains: []string{"*"}, Hosts: []string{fmt.Sprintf("localhost:%d", w.port)}}}, nil); err != nil {
+		if err := w.d.SetRoutes([]Route{{Domains: []string{"*"}, Hosts: []string{fmt.Sprintf("localhost:%d", w.port)}}},
+			nil); err != nil {
 			t.Fatal(err)
 		}
 		expect(t, w.deliver("u@example.test"), delivers)
@@ -360,12 +393,14 @@ func TestRoutes(t *testing.T) {
 			{At: smtptest.AtRcpt, Match: "nobody@*", Reply: "550 5.1.1 no such user"},
 		}}
 		w, sinks := newWorld(t, "", nil, mx{"127.0.0.2", &script})
-		routes := []Route{{Domains: []string{"example.test"}, Hosts: []string{fmt.Sprintf("127.0.0.2:%d", w.port)}, Protocol: LMTP}}
+		routes := []Route{{Domains: []string{"example.test"}, Hosts: []string{fmt.Sprintf("127.0.0.2:%d", w.port)},
+			Protocol: LMTP}}
 		if err := w.d.SetRoutes(routes, nil); err != nil {
 			t.Fatal(err)
 		}
 		v := w.deliver("a@example.test", "nobody@example.test", "full@example.test", "gone@example.test", "b@example.test")
-		expect(t, v, delivers, "bounced remote_refused rcpt", "deferred remote_deferred final", "bounced remote_refused final", delivers)
+		expect(t, v, delivers, "bounced remote_refused rcpt", "deferred remote_deferred final",
+			"bounced remote_refused final", delivers)
 		if c := v.Attempt.Results[2].Class; c != event.ClassMailboxFull {
 			t.Errorf("class %s", c)
 		}
@@ -392,7 +427,8 @@ func TestRouteTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for domain, want := range map[string]string{
-		"example.org": "smtp://all.test:25", "test": "smtp://all.test:25", "[192.0.2.2]": "smtp://all.test:25", "": "smtp://all.test:25",
+		"example.org": "smtp://all.test:25", "test": "smtp://all.test:25", "[192.0.2.2]": "smtp://all.test:25",
+		"":             "smtp://all.test:25",
 		"example.test": "smtp://test.test:2525", "lan.test": "smtp://test.test:2525", "[192.0.2.1]": "smtp://test.test:2525",
 		"b.lan.test": "lmtp://[2001:db8::1]:26,10.0.0.5:24", "x.a.lan.test": "lmtp://[2001:db8::1]:26,10.0.0.5:24",
 		"a.lan.test": "smtp://[2001:db8::2]:25", "xn--bcher-kva.test": "smtp://[2001:db8::2]:25",
@@ -454,7 +490,8 @@ func TestAbort(t *testing.T) {
 		at   smtptest.Point
 		want string
 	}{
-		{smtptest.AtBanner, "none"}, {smtptest.AtEhlo, "none"}, {smtptest.AtMail, "none"}, {smtptest.AtRcpt, "none"}, {smtptest.AtData, "none"},
+		{smtptest.AtBanner, "none"}, {smtptest.AtEhlo, "none"}, {smtptest.AtMail, "none"}, {smtptest.AtRcpt, "none"},
+		{smtptest.AtData, "none"},
 		{smtptest.AtFinal, delivers},
 	} {
 		t.Run(string(c.at), func(t *testing.T) {
@@ -537,7 +574,10 @@ func TestNeeds(t *testing.T) {
 // TestRetryAfter: a time asked for in words is passed on.
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
-	script := rule(smtptest.AtRcpt, func(r *smtptest.Rule) { r.Match, r.Reply = "b@*", "451 4.7.1 Greylisted, come back in 00:05:00" })
+	script := rule(smtptest.AtRcpt, func(r *smtptest.Rule) {
+		r.Match, r.Reply = "b@*",
+			"451 4.7.1 Greylisted, come back in 00:05:00"
+	})
 	w, _ := newWorld(t, oneZone, nil, oneMX(script)...)
 	v := w.deliver("a@example.test", "b@example.test")
 	expect(t, v, delivers, "deferred greylisted rcpt")

@@ -22,7 +22,8 @@ type fault struct {
 	want []string
 	// class of the first result, if given
 	class event.Class
-	// second says that with a healthy second host the mail is delivered there. If not, the results are the same as without.
+	// second says that with a healthy second host the mail is delivered there. If not, the results are the same as
+	// without.
 	second bool
 	// destination is the expected Verdict.Destination with that host alone.
 	destination bool
@@ -109,9 +110,11 @@ func TestK1Drops(t *testing.T) {
 				faults = append(faults, f)
 			}
 			lost := func(phase string) fault {
-				return fault{want: []string{"deferred connection_lost " + phase}, class: event.ClassConnection, second: true, destination: true}
+				return fault{want: []string{"deferred connection_lost " + phase}, class: event.ClassConnection, second: true,
+					destination: true}
 			}
-			unknown := fault{want: []string{"deferred connection_lost final"}, class: event.ClassConnection, says: "arrive twice"}
+			unknown := fault{want: []string{"deferred connection_lost final"}, class: event.ClassConnection,
+				says: "arrive twice"}
 			fine := fault{want: []string{delivers}, accepted: 1}
 
 			// A reset may overtake the end of the handshake and what was sent before it.
@@ -144,8 +147,8 @@ func TestK1Drops(t *testing.T) {
 	runFaults(t, faults)
 }
 
-// TestK1DropsInBody drops the connection within a body too large for the buffers of the connection: nothing was taken over, and the sender
-// knows it.
+// TestK1DropsInBody drops the connection within a body too large for the buffers of the connection: nothing was taken
+// over, and the sender knows it.
 func TestK1DropsInBody(t *testing.T) {
 	t.Parallel()
 	line := strings.Repeat("x", 98) + "\r\n"
@@ -179,8 +182,8 @@ func TestK1DropsInBody(t *testing.T) {
 	}
 }
 
-// TestK1DropsLateInBody drops the connection at 99 % of a body: what is left of it fits the buffers of the connection, so the sender
-// cannot know whether the host had it all, unless the host says so.
+// TestK1DropsLateInBody drops the connection at 99 % of a body: what is left of it fits the buffers of the connection,
+// so the sender cannot know whether the host had it all, unless the host says so.
 func TestK1DropsLateInBody(t *testing.T) {
 	t.Parallel()
 	for _, how := range []smtptest.Drop{smtptest.DropFIN, smtptest.DropRST} {
@@ -199,7 +202,8 @@ func TestK1DropsLateInBody(t *testing.T) {
 	}
 }
 
-// TestK1KeptSessions drops kept sessions between messages and under them: the next message goes out at once over a new connection.
+// TestK1KeptSessions drops kept sessions between messages and under them: the next message goes out at once over a new
+// connection.
 func TestK1KeptSessions(t *testing.T) {
 	t.Parallel()
 	for _, how := range []smtptest.Drop{smtptest.DropFIN, smtptest.DropRST} {
@@ -237,7 +241,8 @@ func TestK1KeptSessions(t *testing.T) {
 				}
 			})
 		}
-		for name, reply := range map[string]string{"421": "421 4.3.2 closing for maintenance", "503": "503 5.5.1 bad sequence",
+		for name, reply := range map[string]string{"421": "421 4.3.2 closing for maintenance",
+			"503":           "503 5.5.1 bad sequence",
 			"session-limit": "451 4.7.0 too many messages in this session"} {
 			t.Run(fmt.Sprintf("%s-at-mail/%s", name, how), func(t *testing.T) {
 				t.Parallel()
@@ -275,7 +280,8 @@ func TestK2Stalls(t *testing.T) {
 			short := func(o *Options) {
 				tm := &o.Timeouts
 				const limit = 100 * time.Millisecond
-				tm.Greeting, tm.Hello, tm.Mail, tm.Rcpt, tm.DataInit, tm.DataBlock, tm.DataDone = limit, limit, limit, limit, limit, limit, limit
+				tm.Greeting, tm.Hello, tm.Mail, tm.Rcpt, tm.DataInit, tm.DataBlock, tm.DataDone = limit, limit, limit, limit, limit,
+					limit, limit
 			}
 			w, _ := newWorld(t, oneZone, short, oneMX(script)...)
 			v := w.deliver("u@example.test")
@@ -303,7 +309,8 @@ func TestK3Replies(t *testing.T) {
 		faults = append(faults, f)
 	}
 	nonsense := func(phase string) fault {
-		return fault{want: []string{"deferred protocol_error " + phase}, class: event.ClassProtocol, second: true, destination: true}
+		return fault{want: []string{"deferred protocol_error " + phase}, class: event.ClassProtocol, second: true,
+			destination: true}
 	}
 	refused := func(reason, phase string) fault {
 		return fault{want: []string{"deferred " + reason + " " + phase}, second: true, destination: true}
@@ -312,17 +319,21 @@ func TestK3Replies(t *testing.T) {
 	fine := fault{want: []string{delivers}, accepted: 1}
 
 	// 421 anywhere.
-	add("421-banner", refused("session_refused", "greeting"), smtptest.Rule{At: smtptest.AtBanner, Reply: "421 4.3.2 not now"})
+	add("421-banner", refused("session_refused", "greeting"), smtptest.Rule{At: smtptest.AtBanner,
+		Reply: "421 4.3.2 not now"})
 	add("421-ehlo", refused("session_refused", "hello"), smtptest.Rule{At: smtptest.AtEhlo, Reply: "421 4.3.2 not now"})
 	add("421-mail", refused("session_closed", "mail"), smtptest.Rule{At: smtptest.AtMail, Reply: "421 4.3.2 not now"})
 	add("421-rcpt", refused("session_closed", "rcpt"), smtptest.Rule{At: smtptest.AtRcpt, Reply: "421 4.3.2 not now"})
-	add("421-final", site("deferred session_closed", "final"), smtptest.Rule{At: smtptest.AtFinal, Reply: "421 4.3.2 not now"})
+	add("421-final", site("deferred session_closed", "final"), smtptest.Rule{At: smtptest.AtFinal,
+		Reply: "421 4.3.2 not now"})
 	add("421-mail-explained", fault{want: []string{"deferred rate_limited mail"}, class: event.ClassRateLimited},
 		smtptest.Rule{At: smtptest.AtMail, Reply: "421 4.7.28 unusual rate of mail"})
 
 	// Refusals at each verb.
-	add("4xx-banner", refused("session_refused", "greeting"), smtptest.Rule{At: smtptest.AtBanner, Reply: "450 4.3.0 come back"})
-	add("5xx-banner", refused("session_refused", "greeting"), smtptest.Rule{At: smtptest.AtBanner, Reply: "554 5.7.1 no service for you"})
+	add("4xx-banner", refused("session_refused", "greeting"), smtptest.Rule{At: smtptest.AtBanner,
+		Reply: "450 4.3.0 come back"})
+	add("5xx-banner", refused("session_refused", "greeting"), smtptest.Rule{At: smtptest.AtBanner,
+		Reply: "554 5.7.1 no service for you"})
 	never := fault{want: []string{"bounced session_refused greeting"}, second: true}
 	add("521-banner", never, smtptest.Rule{At: smtptest.AtBanner, Reply: "521 this host takes no mail"})
 	add("4xx-ehlo", refused("session_refused", "hello"), smtptest.Rule{At: smtptest.AtEhlo, Reply: "450 4.3.0 come back"})
@@ -346,11 +357,14 @@ func TestK3Replies(t *testing.T) {
 	add("long-line", fault{want: []string{"deferred protocol_error rcpt"}, second: true, destination: true},
 		smtptest.Rule{At: smtptest.AtRcpt, Raw: "250 " + strings.Repeat("x", 1<<20) + "\r\n"})
 	add("nul", site("bounced remote_refused", "rcpt"), smtptest.Rule{At: smtptest.AtRcpt, Raw: "550 5.1.1 no\x00body\r\n"})
-	add("8-bit", site("bounced remote_refused", "rcpt"), smtptest.Rule{At: smtptest.AtRcpt, Raw: "550 5.1.1 no\xff\xfebody\r\n"})
-	add("class-mismatch", site("bounced remote_refused", "rcpt"), smtptest.Rule{At: smtptest.AtRcpt, Raw: "550 2.1.5 fine\r\n"})
+	add("8-bit", site("bounced remote_refused", "rcpt"), smtptest.Rule{At: smtptest.AtRcpt,
+		Raw: "550 5.1.1 no\xff\xfebody\r\n"})
+	add("class-mismatch", site("bounced remote_refused", "rcpt"), smtptest.Rule{At: smtptest.AtRcpt,
+		Raw: "550 2.1.5 fine\r\n"})
 	add("lf-only", site("bounced remote_refused", "rcpt"), smtptest.Rule{At: smtptest.AtRcpt, Raw: "550 5.1.1 nobody\n"})
 	cut := fault{want: []string{"deferred connection_lost greeting"}, second: true, destination: true}
-	add("no-line-end", cut, smtptest.Rule{At: smtptest.AtBanner, Raw: "220 " + strings.Repeat("x", 64<<10), Drop: smtptest.DropFIN})
+	add("no-line-end", cut, smtptest.Rule{At: smtptest.AtBanner, Raw: "220 " + strings.Repeat("x", 64<<10),
+		Drop: smtptest.DropFIN})
 	add("354-to-mail", nonsense("mail"), smtptest.Rule{At: smtptest.AtMail, Reply: "354 go ahead"})
 	add("two-banners", nonsense("hello"), smtptest.Rule{At: smtptest.AtBanner, Raw: "220 one\r\n220 two\r\n"})
 	runFaults(t, faults)
@@ -368,7 +382,8 @@ func TestK3Hellos(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w, _ := newWorld(t, oneZone, nil, oneMX(smtptest.Script{Rules: []smtptest.Rule{{At: smtptest.AtEhlo, Raw: reply}}})...)
+			w, _ := newWorld(t, oneZone, nil, oneMX(smtptest.Script{Rules: []smtptest.Rule{{At: smtptest.AtEhlo,
+				Raw: reply}}})...)
 			expect(t, w.deliver("u@example.test"), delivers)
 		})
 	}
@@ -389,12 +404,16 @@ func TestK4(t *testing.T) {
 		{name: "all-refused-but-354", rcpt: 3, want: []string{"bounced remote_refused rcpt"},
 			script: smtptest.Script{Without: []string{"CHUNKING"}, Rules: []smtptest.Rule{
 				{At: smtptest.AtRcpt, Reply: "550 5.1.1 nobody"}, {At: smtptest.AtData, Reply: "354 go ahead"}}}},
-		{name: "mixed", rcpt: 3, want: []string{delivers, "deferred remote_deferred rcpt", "bounced remote_refused rcpt"}, accepted: 1,
+		{name: "mixed", rcpt: 3, want: []string{delivers, "deferred remote_deferred rcpt", "bounced remote_refused rcpt"},
+			accepted: 1,
 			script: smtptest.Script{Rules: []smtptest.Rule{
-				{At: smtptest.AtRcpt, Match: "u2@*", Reply: "451 4.3.0 later"}, {At: smtptest.AtRcpt, Match: "u3@*", Reply: "550 5.1.1 nobody"}}}},
-		{name: "mixed-then-final-451", rcpt: 2, want: []string{"deferred remote_deferred final", "bounced remote_refused rcpt"},
+				{At: smtptest.AtRcpt, Match: "u2@*", Reply: "451 4.3.0 later"}, {At: smtptest.AtRcpt, Match: "u3@*",
+					Reply: "550 5.1.1 nobody"}}}},
+		{name: "mixed-then-final-451", rcpt: 2, want: []string{"deferred remote_deferred final",
+			"bounced remote_refused rcpt"},
 			script: smtptest.Script{Rules: []smtptest.Rule{
-				{At: smtptest.AtRcpt, Match: "u2@*", Reply: "550 5.1.1 nobody"}, {At: smtptest.AtFinal, Reply: "451 4.3.0 later"}}}},
+				{At: smtptest.AtRcpt, Match: "u2@*", Reply: "550 5.1.1 nobody"}, {At: smtptest.AtFinal,
+					Reply: "451 4.3.0 later"}}}},
 	})
 }
 
@@ -440,7 +459,8 @@ func TestK4TooMany(t *testing.T) {
 	}
 	t.Run("first-refused", func(t *testing.T) { // nobody was taken: that is a refusal, not a limit
 		t.Parallel()
-		w, _ := newWorld(t, oneZone, nil, oneMX(rule(smtptest.AtRcpt, func(r *smtptest.Rule) { r.Reply = "452 4.5.3 too many" }))...)
+		w, _ := newWorld(t, oneZone, nil, oneMX(rule(smtptest.AtRcpt,
+			func(r *smtptest.Rule) { r.Reply = "452 4.5.3 too many" }))...)
 		v := w.deliver("a@example.test", "b@example.test")
 		expect(t, v, "deferred too_many_recipients rcpt", "deferred too_many_recipients rcpt")
 	})

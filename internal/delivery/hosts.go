@@ -89,7 +89,8 @@ func parseLiteral(literal string) (netip.Addr, error) {
 	}
 	a, err := netip.ParseAddr(bare)
 	if err != nil || a.Is4() == tagged || a.Zone() != "" || !strings.HasSuffix(literal, "]") {
-		return netip.Addr{}, &dns.Error{Kind: dns.Malformed, Name: literal, Type: "address", Detail: "neither an IPv4 nor an IPv6 address literal"}
+		return netip.Addr{}, &dns.Error{Kind: dns.Malformed, Name: literal, Type: "address",
+			Detail: "neither an IPv4 nor an IPv6 address literal"}
 	}
 	return a, nil
 }
@@ -105,7 +106,8 @@ type finder struct {
 	failures []failure
 }
 
-// next returns one address to try, or two of one host to race. ok is false when there is nothing more. It asks DNS, one preference at a time.
+// next returns one address to try, or two of one host to race. ok is false when there is nothing more. It asks DNS, one
+// preference at a time.
 func (f *finder) next(ctx context.Context) (first, second egress.Target, ok bool) {
 	left := f.d.o.MaxAddresses - f.tried
 	if left <= 0 {
@@ -122,7 +124,8 @@ func (f *finder) next(ctx context.Context) (first, second egress.Target, ok bool
 	first = f.targets[0]
 	f.targets = f.targets[1:]
 	f.tried++
-	if left > 1 && len(f.targets) > 0 && f.targets[0].Host == first.Host && f.targets[0].Addr.Addr().Is4() != first.Addr.Addr().Is4() {
+	if left > 1 && len(f.targets) > 0 && f.targets[0].Host == first.Host &&
+		f.targets[0].Addr.Addr().Is4() != first.Addr.Addr().Is4() {
 		second = f.targets[0]
 		f.targets = f.targets[1:]
 		f.tried++
@@ -153,7 +156,8 @@ func (f *finder) resolve(ctx context.Context) {
 	}
 	lookups.Wait()
 	for i := range tier {
-		if slices.ContainsFunc(found[i], func(a netip.Addr) bool { return f.d.isOurselves(netip.AddrPortFrom(a, tier[i].port)) }) {
+		ours := func(a netip.Addr) bool { return f.d.isOurselves(netip.AddrPortFrom(a, tier[i].port)) }
+		if slices.ContainsFunc(found[i], ours) {
 			f.to.loop = true
 			f.to.hosts, f.targets = nil, nil
 			return
@@ -180,7 +184,8 @@ func (f *finder) addTargets(h *host, addrs []netip.Addr, limit int) {
 			continue
 		}
 		if _, ok := f.d.o.Source.Local(a); !ok {
-			forbidden = &egress.DialError{Target: egress.Target{Host: h.name, Addr: netip.AddrPortFrom(a, h.port)}, Err: errOtherFamily}
+			forbidden = &egress.DialError{Target: egress.Target{Host: h.name, Addr: netip.AddrPortFrom(a, h.port)},
+				Err: errOtherFamily}
 			continue
 		}
 		usable++
@@ -216,7 +221,10 @@ func (d *Deliverer) isOurselves(a netip.AddrPort) bool {
 		if listening == addr {
 			return true
 		}
-		if listening.IsUnspecified() && (listening.Is6() || addr.Is4()) && (addr.IsLoopback() || addr.IsUnspecified() || isLocal(addr)) {
+		if !listening.IsUnspecified() || listening.Is4() && addr.Is6() {
+			continue
+		}
+		if addr.IsLoopback() || addr.IsUnspecified() || isLocal(addr) {
 			return true
 		}
 	}

@@ -20,23 +20,25 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "godwit_delivery_outcomes_total",
-			Help: "Recipients by what an attempt did to them and what a failure meant. A lasting rise of deferred or bounced against delivered " +
-				"says by its class who is at fault: blocked, reputation and rate_limited are about this source, no_such_user about lists.",
+			Help: "Recipients by what an attempt did to them and what a failure meant. A lasting rise of deferred or " +
+				"bounced says by its class who is at fault: blocked, reputation and rate_limited are about this " +
+				"source, no_such_user about lists.",
 		}, []string{"outcome", "class"}),
 		connections: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "godwit_delivery_connections_total",
-			Help: "Connections to mail hosts by how making them went. A lasting rise of anything but ok says that hosts or the network are down; " +
-				"local_error means that this server is short of descriptors or ports.",
+			Help: "Connections to mail hosts by how making them went. A lasting rise of anything but ok says that hosts " +
+				"or the network are down; local_error means that this server is short of descriptors or ports.",
 		}, []string{"result"}),
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "godwit_delivery_sent_bytes_total",
-			Help: "Octets of message data sent, repeats included. A rise without a rise of delivered recipients says that messages are refused late.",
+			Help: "Octets of message data sent, repeats included. A rise without a rise of delivered recipients says " +
+				"that messages are refused late.",
 		}),
 	}
 	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "godwit_delivery_attempt_seconds",
-		Help: "Duration of attempts that delivered to somebody, by whether a kept session carried them. A lasting rise says that remotes answer " +
-			"slower or that sessions are not kept.",
+		Help: "Duration of attempts that delivered to somebody, by whether a kept session carried them. A lasting rise " +
+			"says that remotes answer slower or that sessions are not kept.",
 		Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30, 100, 300},
 	}, []string{"session"})
 	if r != nil {

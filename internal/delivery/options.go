@@ -32,8 +32,8 @@ type Options struct {
 	Port            uint16         // of MX hosts; 25
 	Source          egress.Source  // what mail leaves from; its name is "default" and it says Hostname
 
-	// Listening tells where this server receives mail: an MX host with such an address and port is ourselves. It is asked when hosts
-	// are chosen, so it may answer nothing before the listeners are open. Nil: nowhere.
+	// Listening tells where this server receives mail: an MX host with such an address and port is ourselves. It is asked
+	// when hosts are chosen, so it may answer nothing before the listeners are open. Nil: nowhere.
 	Listening func() []netip.AddrPort
 
 	Timeouts       smtpclient.Timeouts // of each phase of a session; RFC 5321, 4.5.3.2

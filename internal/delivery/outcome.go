@@ -104,8 +104,8 @@ func decideReply(phase smtpclient.Phase, r smtp.Reply, used bool) (verdict, even
 	return undecided, event.ProtocolError, event.ClassProtocol // neither refusal nor consent: not a word of SMTP
 }
 
-// leadsOn tells a temporary reply about the host or the session, which another one may not give, from one of the site about us or the
-// message.
+// leadsOn tells a temporary reply about the host or the session, which another one may not give, from one of the site
+// about us or the message.
 func leadsOn(r smtp.Reply, class event.Class, usedAtMail bool) bool {
 	if class == event.ClassSessionLimit && usedAtMail {
 		return true
@@ -188,8 +188,8 @@ func (f *failure) weight() int {
 	return 3
 }
 
-// sum joins the failures of an attempt that reached no decision: the one that tells most stands for all, the first among equals; a
-// final one does so only if all are final.
+// sum joins the failures of an attempt that reached no decision: the one that tells most stands for all, the first
+// among equals; a final one does so only if all are final.
 func sum(failures []failure) failure {
 	best := -1
 	final := true
@@ -206,7 +206,8 @@ func sum(failures []failure) failure {
 	}
 	if best < 0 {
 		// Nobody said why. That is no ground to give mail up.
-		return failure{reason: event.DNSTemporary, class: event.ClassDNS, phase: phaseDNS, text: "no mail server of this domain was found"}
+		return failure{reason: event.DNSTemporary, class: event.ClassDNS, phase: phaseDNS,
+			text: "no mail server of this domain was found"}
 	}
 	f := failures[best]
 	f.text = explainAll(failures, best)
@@ -270,7 +271,8 @@ func addressFailure(h *host, err error) failure {
 	if forbidden, ok := errors.AsType[*egress.ForbiddenError](err); ok {
 		f.reason, f.final = event.NoUsableAddress, true
 		f.target.Host = h.name
-		f.text = "mail server " + h.name + " has the address " + forbidden.Addr.String() + ", which is not used: " + forbidden.Reason
+		f.text = "mail server " + h.name + " has the address " + forbidden.Addr.String() + ", which is not used: " +
+			forbidden.Reason
 		return f
 	}
 	f.reason = event.NetworkUnreachable

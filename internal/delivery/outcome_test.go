@@ -23,8 +23,9 @@ import (
 	"github.com/godwit-mta/godwit/smtp/smtptest"
 )
 
-var verdicts = map[verdict]string{undecided: "undecided", delivered: "delivered", temporary: "temporary", permanent: "permanent",
-	unknown: "unknown", rest: "rest"}
+var verdicts = map[verdict]string{undecided: "undecided", delivered: "delivered", temporary: "temporary",
+	permanent: "permanent",
+	unknown:   "unknown", rest: "rest"}
 
 func TestDecide(t *testing.T) {
 	t.Parallel()
@@ -46,12 +47,16 @@ func TestDecide(t *testing.T) {
 		used   bool
 		want   string
 	}{
-		{smtpclient.RecipientResult{Status: smtpclient.Delivered, Phase: final, Reply: reply("250 2.0.0 ok")}, false, "delivered ok "},
+		{smtpclient.RecipientResult{Status: smtpclient.Delivered, Phase: final, Reply: reply("250 2.0.0 ok")}, false,
+			"delivered ok "},
 		{smtpclient.RecipientResult{Status: smtpclient.Unsent, Err: lost}, false, "undecided  "},
 		{smtpclient.RecipientResult{Status: smtpclient.TooMany}, false, "rest too_many_recipients too_many_recipients"},
-		{smtpclient.RecipientResult{Status: smtpclient.Unknown, Phase: final, Err: lost}, false, "unknown connection_lost connection"},
-		{smtpclient.RecipientResult{Status: smtpclient.Unknown, Phase: final, Err: late}, false, "unknown reply_timeout connection"},
-		{smtpclient.RecipientResult{Status: smtpclient.Unknown, Phase: final, Err: nonsense}, false, "unknown protocol_error protocol"},
+		{smtpclient.RecipientResult{Status: smtpclient.Unknown, Phase: final, Err: lost}, false,
+			"unknown connection_lost connection"},
+		{smtpclient.RecipientResult{Status: smtpclient.Unknown, Phase: final, Err: late}, false,
+			"unknown reply_timeout connection"},
+		{smtpclient.RecipientResult{Status: smtpclient.Unknown, Phase: final, Err: nonsense}, false,
+			"unknown protocol_error protocol"},
 
 		{refused(mail, "550 5.7.1 no"), false, "permanent remote_refused unknown"},
 		{refused(mail, "451 4.3.0 later"), false, "temporary remote_deferred busy"},
@@ -71,7 +76,8 @@ func TestDecide(t *testing.T) {
 		{refused(rcpt, "552 5.2.2 mailbox full"), false, "permanent remote_refused mailbox_full"},
 		{refused(rcpt, "421 4.7.0 [TSS04] deferred due to user complaints"), false, "temporary rate_limited reputation"},
 		{refused(rcpt, "421 4.7.0 too many connections"), false, "temporary rate_limited too_many_connections"},
-		{refused(rcpt, "550 This IP has sent too many messages this hour. IB504"), false, "permanent remote_refused rate_limited"},
+		{refused(rcpt, "550 This IP has sent too many messages this hour. IB504"), false,
+			"permanent remote_refused rate_limited"},
 		{refused(data, "554 5.5.1 no valid recipients"), false, "permanent remote_refused protocol"},
 		{refused(data, "421 4.3.2 bye"), false, "undecided session_closed busy"},
 		{refused(final, "421 4.3.2 bye"), false, "temporary session_closed busy"},
@@ -100,7 +106,8 @@ func parseReply(t testing.TB, s string) (r smtp.Reply) {
 	}
 	r.Text = s[4:]
 	var e smtp.EnhancedCode
-	if n, _ := fmt.Sscanf(r.Text, "%d.%d.%d ", &e.Class, &e.Subject, &e.Detail); n == 3 && !strings.HasPrefix(r.Text, "[") {
+	if n, _ := fmt.Sscanf(r.Text, "%d.%d.%d ", &e.Class, &e.Subject, &e.Detail); n == 3 && !strings.HasPrefix(r.Text,
+		"[") {
 		r.Enhanced = e
 		_, r.Text, _ = strings.Cut(r.Text, " ")
 	}
@@ -112,11 +119,14 @@ func TestDecideFirstDigit(t *testing.T) {
 	t.Parallel()
 	for phase := smtpclient.PhaseMail; phase <= smtpclient.PhaseFinal; phase++ {
 		for code := 400; code < 600; code++ {
-			for _, e := range []smtp.EnhancedCode{{}, {Class: 2, Subject: 1, Detail: 5}, {Class: 4, Subject: 7, Detail: 1}, {Class: 5, Subject: 1, Detail: 1}} {
+			for _, e := range []smtp.EnhancedCode{{}, {Class: 2, Subject: 1, Detail: 5}, {Class: 4, Subject: 7, Detail: 1},
+				{Class: 5, Subject: 1, Detail: 1}} {
 				for _, text := range []string{"", "user unknown", "greylisted, try later"} {
-					r := smtpclient.RecipientResult{Status: smtpclient.Refused, Phase: phase, Reply: smtp.Reply{Code: code, Enhanced: e, Text: text}}
+					r := smtpclient.RecipientResult{Status: smtpclient.Refused, Phase: phase, Reply: smtp.Reply{Code: code,
+						Enhanced: e, Text: text}}
 					v, reason, class := decide(&r, false)
-					if v == delivered || v == unknown || (v == permanent) != (code >= 500) && !(code == 552 && phase == smtpclient.PhaseRcpt) {
+					if v == delivered || v == unknown || (v == permanent) != (code >= 500) && !(code == 552 &&
+						phase == smtpclient.PhaseRcpt) {
 						t.Errorf("%s %s: %s", phase, r.Reply, verdicts[v])
 					}
 					if reason == 0 || class == 0 {
@@ -134,10 +144,13 @@ func TestSum(t *testing.T) {
 		return egress.Target{Host: host, Addr: netip.MustParseAddrPort("192.0.2.1:25")}
 	}
 	refusedConn := failure{target: at("a"), reason: event.ConnectionRefused, phase: phaseConnect, text: "refused by a"}
-	noAddress := failure{target: at("b"), reason: event.DNSNoAddress, phase: phaseDNS, text: "b has no address", final: true}
+	noAddress := failure{target: at("b"), reason: event.DNSNoAddress, phase: phaseDNS, text: "b has no address",
+		final: true}
 	loop := failure{reason: event.Loop, phase: phaseDNS, text: "loop", final: true}
-	busy := sessionFailure(at("c"), &smtpclient.Error{Phase: smtpclient.PhaseGreeting, Reply: smtp.Reply{Code: 421, Text: "busy"}})
-	never := sessionFailure(at("d"), &smtpclient.Error{Phase: smtpclient.PhaseGreeting, Reply: smtp.Reply{Code: 521, Text: "no mail"}})
+	busy := sessionFailure(at("c"), &smtpclient.Error{Phase: smtpclient.PhaseGreeting, Reply: smtp.Reply{Code: 421,
+		Text: "busy"}})
+	never := sessionFailure(at("d"), &smtpclient.Error{Phase: smtpclient.PhaseGreeting, Reply: smtp.Reply{Code: 521,
+		Text: "no mail"}})
 	lost := sessionFailure(at("e"), &smtpclient.Error{Phase: smtpclient.PhaseMail, Err: io.EOF})
 	for _, c := range []struct {
 		failures []failure
@@ -148,7 +161,8 @@ func TestSum(t *testing.T) {
 		{nil, event.DNSTemporary, false, "no mail server"},
 		{[]failure{noAddress, loop}, event.DNSNoAddress, true, "b has no address; loop"},
 		{[]failure{refusedConn, noAddress}, event.ConnectionRefused, false, "refused by a; b has no address"},
-		{[]failure{refusedConn, lost, busy}, event.SessionRefused, false, `c [192.0.2.1]:25 refused the session: 421 busy; refused by a; e [192.0.2.1]:25 closed`},
+		{[]failure{refusedConn, lost, busy}, event.SessionRefused, false,
+			`c [192.0.2.1]:25 refused the session: 421 busy; refused by a; e [192.0.2.1]:25 closed`},
 		{[]failure{refusedConn, lost}, event.ConnectionLost, false, "in answer to MAIL; refused by a"},
 		{[]failure{never, never}, event.SessionRefused, true, "521 no mail"},
 		{[]failure{never, refusedConn}, event.ConnectionRefused, false, "refused by a; d ["},
@@ -185,7 +199,8 @@ func TestLookupFailures(t *testing.T) {
 func TestQuote(t *testing.T) {
 	t.Parallel()
 	got := quote(smtp.Reply{Code: 550, Text: "a\x00b\x1b[31mc\r\n\td\n" + strings.Repeat("ü", 1000)})
-	if strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r == 0x7f }) || len(got) > maxQuote+3 || !utf8.ValidString(got) {
+	if strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r == 0x7f }) || len(got) > maxQuote+3 ||
+		!utf8.ValidString(got) {
 		t.Errorf("got %q", got)
 	}
 }
@@ -202,8 +217,9 @@ func TestMetrics(t *testing.T) {
 	if err != nil || len(problems) > 0 {
 		t.Errorf("%v %v", problems, err)
 	}
-	want := `
-# HELP godwit_delivery_outcomes_total Recipients by what an attempt did to them and what a failure meant. A lasting rise of deferred or bounced against delivered says by its class who is at fault: blocked, reputation and rate_limited are about this source, no_such_user about lists.
+	want := "# HELP godwit_delivery_outcomes_total Recipients by what an attempt did to them and what a failure meant. " +
+		"A lasting rise of deferred or bounced says by its class who is at fault: blocked, reputation and rate_limited are " +
+		"about this source, no_such_user about lists." + `
 # TYPE godwit_delivery_outcomes_total counter
 godwit_delivery_outcomes_total{class="",outcome="delivered"} 2
 godwit_delivery_outcomes_total{class="no_such_user",outcome="bounced"} 2
@@ -232,7 +248,8 @@ func TestHotPathAsksNobody(t *testing.T) {
 }
 
 func FuzzParseLiteral(f *testing.F) {
-	for _, s := range []string{"[1.2.3.4]", "[IPv6:2001:db8::1]", "[ipv6:::1]", "[]", "[", "[IPv6:]", "[x]", "[1.2.3.4", "[IPv6:fe80::1%lo]", "[::1]"} {
+	for _, s := range []string{"[1.2.3.4]", "[IPv6:2001:db8::1]", "[ipv6:::1]", "[]", "[", "[IPv6:]", "[x]", "[1.2.3.4",
+		"[IPv6:fe80::1%lo]", "[::1]"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -278,7 +295,8 @@ func FuzzRoutes(f *testing.F) {
 			return
 		}
 		found := table.find(ascii)
-		if found == nil || len(found.hosts) != 1 || found.hosts[0].port == 0 || found.hosts[0].name == "" || found.lmtp != lmtp {
+		if found == nil || len(found.hosts) != 1 || found.hosts[0].port == 0 || found.hosts[0].name == "" ||
+			found.lmtp != lmtp {
 			t.Fatalf("%q by %q goes to %+v", ascii, domain, found)
 		}
 	})

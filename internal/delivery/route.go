@@ -28,12 +28,12 @@ func (p Protocol) String() string {
 
 // Route is the operator's override of MX routing.
 type Route struct {
-	// Domains that it applies to: "example.org", "*.example.org" (everything below, not itself), "*" (everything), or an address
-	// literal such as "[192.0.2.1]". The most specific pattern of all routes decides.
+	// Domains that it applies to: "example.org", "*.example.org" (everything below, not itself), "*" (everything), or an
+	// address literal such as "[192.0.2.1]". The most specific pattern of all routes decides.
 	Domains []string
-	// Hosts in the order they are tried: "10.0.0.5:25", "[2001:db8::1]:25", "relay.example:587", "relay.example". A name is
-	// looked up as a host, not as a mail domain. The port is 25 for SMTP and 24 for LMTP if left out. The address policy does not
-	// apply to them.
+	// Hosts in the order they are tried: "10.0.0.5:25", "[2001:db8::1]:25", "relay.example:587", "relay.example". A name
+	// is looked up as a host, not as a mail domain. The port is 25 for SMTP and 24 for LMTP if left out. The address
+	// policy does not apply to them.
 	Hosts    []string
 	Protocol Protocol
 }

@@ -56,7 +56,8 @@ func newWorld(t testing.TB, zones string, change func(*Options), hosts ...mx) (*
 }
 
 // newWorldOf starts a world. All hosts listen on one port, the one that the deliverer takes for that of MX hosts.
-func newWorldOf(t testing.TB, zones string, change func(*Options), kind smtptest.SinkOptions, hosts ...mx) (*world, []*smtptest.Sink) {
+func newWorldOf(t testing.TB, zones string, change func(*Options), kind smtptest.SinkOptions, hosts ...mx) (*world,
+	[]*smtptest.Sink) {
 	t.Helper()
 	w := &world{t: t, ids: message.NewIDs(zeroReader{})}
 	var listeners []net.Listener
@@ -95,14 +96,16 @@ func newWorldOf(t testing.TB, zones string, change func(*Options), kind smtptest
 		go func() { done <- sink.Run(ctx, listeners[i]) }()
 	}
 	w.dns = dnstest.Start(t, zones)
-	resolver, err := dns.New(dns.Options{Servers: []netip.AddrPort{w.dns.Addr()}, Timeout: 500 * time.Millisecond, Tries: 1})
+	resolver, err := dns.New(dns.Options{Servers: []netip.AddrPort{w.dns.Addr()}, Timeout: 500 * time.Millisecond,
+		Tries: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	o := Options{
 		Hostname: "mta.test", Resolver: resolver, Port: w.port,
 		AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
-		Timeouts: smtpclient.Timeouts{Greeting: 3 * time.Second, Hello: 3 * time.Second, Mail: 3 * time.Second, Rcpt: 3 * time.Second,
+		Timeouts: smtpclient.Timeouts{Greeting: 3 * time.Second, Hello: 3 * time.Second, Mail: 3 * time.Second,
+			Rcpt:     3 * time.Second,
 			DataInit: 3 * time.Second, DataBlock: 3 * time.Second, DataDone: 3 * time.Second, Quit: time.Second},
 	}
 	if change != nil {
@@ -245,7 +248,8 @@ func fits(got, want string) bool {
 	return false
 }
 
-// awaitReceived waits for a sink, which counts a message after it has answered, to have taken n recipients, and checks that there are no more.
+// awaitReceived waits for a sink, which counts a message after it has answered, to have taken n recipients, and checks
+// that there are no more.
 func awaitReceived(t testing.TB, sink *smtptest.Sink, n int) {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); received(sink) < n && time.Now().Before(end); {

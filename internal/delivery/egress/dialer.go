@@ -21,7 +21,8 @@ type Source struct {
 	IPv6  netip.Addr // local address for IPv6, or zero
 }
 
-// Local returns the address to leave from towards to. A source that is bound to addresses of one family cannot reach the other.
+// Local returns the address to leave from towards to. A source that is bound to addresses of one family cannot reach
+// the other.
 func (s *Source) Local(to netip.Addr) (local netip.Addr, ok bool) {
 	if !s.IPv4.IsValid() && !s.IPv6.IsValid() {
 		return netip.Addr{}, true
@@ -51,15 +52,16 @@ func (t Target) String() string {
 // ControlFunc looks at a socket before it connects, as [net.Dialer.Control] does.
 type ControlFunc func(network, address string, c syscall.RawConn) error
 
-// DialFunc makes one TCP connection to an address, from local if that is valid. It must call control with the socket before that connects; a
-// function that makes no sockets may leave that out.
+// DialFunc makes one TCP connection to an address, from local if that is valid. It must call control with the socket
+// before that connects; a function that makes no sockets may leave that out.
 type DialFunc func(ctx context.Context, local netip.Addr, to netip.AddrPort, control ControlFunc) (net.Conn, error)
 
 // DialerOptions configures a [Dialer]. Zero values mean the defaults named beside each field.
 type DialerOptions struct {
 	AllowedNetworks []netip.Prefix // where the policy does not apply; none
 	ConnectTimeout  time.Duration  // for one address; 30 s
-	// FallbackDelay is how long the first of two addresses may take before the second is tried beside it; 1 s. Negative: never.
+	// FallbackDelay is how long the first of two addresses may take before the second is tried beside it; 1 s. Negative:
+	// never.
 	FallbackDelay time.Duration
 	Dial          DialFunc // DialTCP
 }
@@ -126,8 +128,8 @@ type dialed struct {
 	err    *DialError
 }
 
-// Dial connects to first or, if that fails or takes long, to second, which is left out by giving its zero value. The error is
-// a [*DialError], or two of them joined in the order of the targets.
+// Dial connects to first or, if that fails or takes long, to second, which is left out by giving its zero value. The
+// error is a [*DialError], or two of them joined in the order of the targets.
 func (d *Dialer) Dial(ctx context.Context, source *Source, first, second Target) (net.Conn, Target, error) {
 	if !second.Addr.IsValid() {
 		r := d.dialOne(ctx, source, first)

@@ -70,15 +70,19 @@ func TestRace(t *testing.T) {
 		says   []string
 	}{
 		{"first-at-once", nil, nil, six, "2620:fe::fe@0s", 0, nil},
-		{"first-within-delay", map[string]time.Duration{a6: 900 * time.Millisecond}, nil, six, "2620:fe::fe@0s", 900 * time.Millisecond, nil},
+		{"first-within-delay", map[string]time.Duration{a6: 900 * time.Millisecond}, nil, six, "2620:fe::fe@0s",
+			900 * time.Millisecond, nil},
 		{"N-3/black-hole", map[string]time.Duration{a6: never}, nil, four, "2620:fe::fe@0s 9.9.9.9@1s", time.Second, nil},
-		{"first-late-but-first", map[string]time.Duration{a6: 2 * time.Second, a4: 5 * time.Second}, nil, six, "2620:fe::fe@0s 9.9.9.9@1s",
+		{"first-late-but-first", map[string]time.Duration{a6: 2 * time.Second, a4: 5 * time.Second}, nil, six,
+			"2620:fe::fe@0s 9.9.9.9@1s",
 			2 * time.Second, nil},
 		{"first-refused", nil, map[string]error{a6: syscall.ECONNREFUSED}, four, "2620:fe::fe@0s 9.9.9.9@0s", 0, nil},
-		{"both-fail", map[string]time.Duration{a6: 3 * time.Second}, map[string]error{a6: syscall.ECONNREFUSED, a4: syscall.EHOSTUNREACH}, Target{},
+		{"both-fail", map[string]time.Duration{a6: 3 * time.Second}, map[string]error{a6: syscall.ECONNREFUSED,
+			a4: syscall.EHOSTUNREACH}, Target{},
 			"2620:fe::fe@0s 9.9.9.9@1s", 3 * time.Second,
 			[]string{"connection refused by mx.test [2620:fe::fe]:25\n", "no network path to mx.test [9.9.9.9]:25"}},
-		{"both-hang", map[string]time.Duration{a6: never, a4: never}, nil, Target{}, "2620:fe::fe@0s 9.9.9.9@1s", 31 * time.Second,
+		{"both-hang", map[string]time.Duration{a6: never, a4: never}, nil, Target{}, "2620:fe::fe@0s 9.9.9.9@1s",
+			31 * time.Second,
 			[]string{"mx.test [2620:fe::fe]:25 timed out", "[9.9.9.9]:25 timed out"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -124,7 +128,8 @@ func TestRaceBothConnect(t *testing.T) {
 		late := make(chan struct{})
 		var n nets
 		n.began = time.Now()
-		d := NewDialer(DialerOptions{Dial: func(ctx context.Context, l netip.Addr, to netip.AddrPort, control ControlFunc) (net.Conn, error) {
+		d := NewDialer(DialerOptions{Dial: func(ctx context.Context, l netip.Addr, to netip.AddrPort,
+			control ControlFunc) (net.Conn, error) {
 			if to == six.Addr {
 				<-late // deaf to ctx: the connection is made all the same
 				return n.dial(context.WithoutCancel(ctx), l, to, control)
@@ -160,7 +165,8 @@ func TestSingleTarget(t *testing.T) {
 		d := NewDialer(DialerOptions{Dial: n.dial, ConnectTimeout: 7 * time.Second})
 		_, target, err := d.Dial(t.Context(), new(Source), four, Target{})
 		var failed *DialError
-		if !errors.As(err, &failed) || failed.Reason() != event.ConnectionTimeout || target != four || time.Since(n.began) != 7*time.Second {
+		if !errors.As(err, &failed) || failed.Reason() != event.ConnectionTimeout || target != four ||
+			time.Since(n.began) != 7*time.Second {
 			t.Errorf("got %v after %v", err, time.Since(n.began))
 		}
 	})
@@ -176,14 +182,16 @@ func TestPolicy(t *testing.T) {
 	defer listener.Close()
 	inside := Target{Host: "mx.test", Addr: netip.MustParseAddrPort(listener.Addr().String())}
 	dialled := 0
-	d := NewDialer(DialerOptions{Dial: func(ctx context.Context, l netip.Addr, to netip.AddrPort, control ControlFunc) (net.Conn, error) {
+	d := NewDialer(DialerOptions{Dial: func(ctx context.Context, l netip.Addr, to netip.AddrPort,
+		control ControlFunc) (net.Conn, error) {
 		dialled++
 		return DialTCP(ctx, l, to, control)
 	}})
 	forbidden := func(err error) {
 		t.Helper()
 		var failed *DialError
-		if !errors.As(err, &failed) || failed.Reason() != event.NoUsableAddress || !strings.Contains(err.Error(), "loopback") {
+		if !errors.As(err, &failed) || failed.Reason() != event.NoUsableAddress || !strings.Contains(err.Error(),
+			"loopback") {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -209,14 +217,16 @@ func TestPolicy(t *testing.T) {
 	}
 
 	// D-3: whatever put another address into the socket, it is not connected to.
-	rebound := NewDialer(DialerOptions{Dial: func(ctx context.Context, l netip.Addr, _ netip.AddrPort, control ControlFunc) (net.Conn, error) {
+	rebound := NewDialer(DialerOptions{Dial: func(ctx context.Context, l netip.Addr, _ netip.AddrPort,
+		control ControlFunc) (net.Conn, error) {
 		return DialTCP(ctx, l, inside.Addr, control)
 	}})
 	_, _, err = rebound.Dial(t.Context(), new(Source), four, Target{})
 	forbidden(err)
 	routed := four
 	routed.Exempt = true
-	if _, _, err = rebound.Dial(t.Context(), new(Source), routed, Target{}); err == nil || !strings.Contains(err.Error(), "in place of") {
+	if _, _, err = rebound.Dial(t.Context(), new(Source), routed, Target{}); err == nil || !strings.Contains(err.Error(),
+		"in place of") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -271,14 +281,16 @@ func TestDialErrors(t *testing.T) {
 		{op(syscall.EADDRNOTAVAIL), event.LocalError, "cannot assign requested address"},
 		{op(syscall.EACCES), event.ConnectionFailed, "permission denied"},
 		{context.Canceled, event.Interrupted, "canceled"},
-		{&ForbiddenError{Addr: four.Addr.Addr(), Reason: "because"}, event.NoUsableAddress, "9.9.9.9 is not allowed: because"},
+		{&ForbiddenError{Addr: four.Addr.Addr(), Reason: "because"}, event.NoUsableAddress,
+			"9.9.9.9 is not allowed: because"},
 	} {
 		e := &DialError{Target: four, Err: c.err}
 		if e.Reason() != c.want || !strings.Contains(e.Error(), c.says) {
 			t.Errorf("%v: got %s, %q", c.err, e.Reason(), e)
 		}
 	}
-	for _, c := range []struct{ host, want string }{{"", "[9.9.9.9]:25"}, {"9.9.9.9", "[9.9.9.9]:25"}, {"mx", "mx [9.9.9.9]:25"}} {
+	for _, c := range []struct{ host, want string }{{"", "[9.9.9.9]:25"}, {"9.9.9.9", "[9.9.9.9]:25"}, {"mx",
+		"mx [9.9.9.9]:25"}} {
 		if got := (Target{Host: c.host, Addr: four.Addr}).String(); got != c.want {
 			t.Errorf("%q: got %q", c.host, got)
 		}

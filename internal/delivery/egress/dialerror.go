@@ -67,9 +67,11 @@ func (e *DialError) Reason() event.Reason {
 		return event.NetworkUnreachable
 	case errors.Is(err, syscall.ECONNRESET):
 		return event.ConnectionLost
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, syscall.ETIMEDOUT):
 		return event.ConnectionTimeout
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM),
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), // descriptors
+		errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM), // memory
 		errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EADDRINUSE), errors.Is(err, syscall.EAGAIN):
 		return event.LocalError
 	}

@@ -9,8 +9,9 @@ type poolMetrics struct {
 func newPoolMetrics(r prometheus.Registerer) poolMetrics {
 	taken := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "godwit_egress_kept_sessions_total",
-		Help: "Asks for a kept session by what came of them. reused: it carried mail; missed: none was kept; found_closed: the remote had " +
-			"closed it. A lasting rise of found_closed says that remotes close sooner than the idle limit; closed counts farewells of ours.",
+		Help: "Asks for a kept session by what came of them. reused: it carried mail; missed: none was kept; " +
+			"found_closed: the remote had closed it; closed: our own farewells. A lasting rise of found_closed says " +
+			"that remotes close sooner than the idle limit.",
 	}, []string{"result"})
 	if r != nil {
 		r.MustRegister(taken)

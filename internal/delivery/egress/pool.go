@@ -22,7 +22,8 @@ type Session struct {
 	ID     string // for logs and records
 	Path   Path
 	Target Target
-	// Backup says that better hosts of the site exist and failed when this session was opened. It is kept for a short while only.
+	// Backup says that better hosts of the site exist and failed when this session was opened. It is kept for a short
+	// while only.
 	Backup bool
 	// Tx is memory for the session's transactions.
 	Tx smtpclient.Transaction
@@ -93,7 +94,8 @@ func NewSession(c *smtpclient.Conn, path Path, target Target, backup bool) *Sess
 	return &Session{Conn: c, Path: path, Target: target, Backup: backup, opened: time.Now()}
 }
 
-// Take returns the session of the path that was used last and still stands, or nil if there is none. Those found closed are dropped.
+// Take returns the session of the path that was used last and still stands, or nil if there is none. Those found closed
+// are dropped.
 func (p *Pool) Take(path Path) *Session {
 	for {
 		s := p.pop(path)
@@ -191,7 +193,8 @@ func (p *Pool) expired(s *Session, now time.Time) bool {
 	return now.Sub(s.opened) >= age || !s.idle.IsZero() && now.Sub(s.idle) >= p.o.Idle
 }
 
-// Farewells: QUIT is said by a few goroutines of Run, each waiting a moment for the reply. When they are busy the connection is just closed.
+// Farewells: QUIT is said by a few goroutines of Run, each waiting a moment for the reply. When they are busy the
+// connection is just closed.
 const (
 	farewells    = 16
 	farewellTime = 2 * time.Second
@@ -227,7 +230,8 @@ func (p *Pool) Len() int {
 	return p.mu.n
 }
 
-// Run closes sessions that have been idle too long. When ctx is done it closes all that are kept, and returns within a few seconds.
+// Run closes sessions that have been idle too long. When ctx is done it closes all that are kept, and returns within a
+// few seconds.
 func (p *Pool) Run(ctx context.Context) error {
 	p.mu.Lock()
 	p.mu.open = true

@@ -243,7 +243,8 @@ func TestPoolLimits(t *testing.T) {
 func TestPoolFoundClosed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		y := newYard(t, PoolOptions{}, smtptest.Script{Rules: []smtptest.Rule{{At: smtptest.AtFinal, Drop: smtptest.DropFIN, After: true}}})
+		y := newYard(t, PoolOptions{}, smtptest.Script{Rules: []smtptest.Rule{{At: smtptest.AtFinal, Drop: smtptest.DropFIN,
+			After: true}}})
 		s := y.open("x", false)
 		y.send(s)
 		synctest.Wait()
@@ -279,7 +280,8 @@ func TestPoolWithoutRun(t *testing.T) {
 func TestPoolStopsInTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		y := newYard(t, PoolOptions{MaxPerPath: 200}, smtptest.Script{Rules: []smtptest.Rule{{At: smtptest.AtQuit, Stall: true}}})
+		y := newYard(t, PoolOptions{MaxPerPath: 200}, smtptest.Script{Rules: []smtptest.Rule{{At: smtptest.AtQuit,
+			Stall: true}}})
 		for range 150 {
 			y.p.Put(y.open("x", false))
 		}
@@ -295,7 +297,8 @@ func TestPoolStopsInTime(t *testing.T) {
 func TestPoolConcurrent(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		y := newYard(t, PoolOptions{Max: 6, MaxPerPath: 3, Idle: 20 * time.Millisecond, MaxTransactions: 5}, smtptest.Script{})
+		y := newYard(t, PoolOptions{Max: 6, MaxPerPath: 3, Idle: 20 * time.Millisecond, MaxTransactions: 5},
+			smtptest.Script{})
 		sites := []string{"a", "b", "c"}
 		var workers sync.WaitGroup
 		for i := range 12 {
