@@ -116,7 +116,6 @@ type attempt struct {
 
 	failures   []failure
 	retryAfter []time.Duration
-	target     egress.Target // of the session under way
 }
 
 func (a *attempt) begin() {
@@ -211,7 +210,6 @@ func (a *attempt) useKept() {
 		if s == nil {
 			return
 		}
-		a.record.Reused = true
 		// What breaks a kept session before a decision is not held against the site: it is the risk of keeping sessions.
 		_, _ = a.use(s, true)
 		if a.over() {
@@ -220,31 +218,36 @@ func (a *attempt) useKept() {
 	}
 }
 
-// useTargets brings the message out over new sessions with a target: more than one as long as each gets some recipients
-// through.
+// useTargets brings the message out over new sessions with one host, reached at one of two addresses: more than one
+// session as long as each gets some recipients through, and one at the second address if the first was connected to
+// and did not serve.
 func (a *attempt) useTargets(to *destination, first, second egress.Target) {
 	for !a.over() {
-		s, failed := a.open(to, first, second)
-		if s == nil {
-			a.failures = append(a.failures, failed...)
+		s, reached, failed := a.open(to, first, second)
+		progress := false
+		if s != nil {
+			var err error
+			if progress, err = a.use(s, false); err != nil {
+				failed = append(failed, sessionFailure(reached, err))
+			}
+		}
+		a.failures = append(a.failures, failed...)
+		switch {
+		case progress:
+			first, second = reached, egress.Target{}
+		case reached == first && second.Addr.IsValid():
+			first, second = second, egress.Target{}
+		default:
 			return
 		}
-		progress, err := a.use(s, false)
-		if len(a.pending) == 0 {
-			return
-		}
-		if err != nil {
-			a.failures = append(a.failures, sessionFailure(s.Target, err))
-		}
-		if !progress {
-			return
-		}
-		first, second = s.Target, egress.Target{}
 	}
 }
 
-// open makes a connection and starts a session on it.
-func (a *attempt) open(to *destination, first, second egress.Target) (*egress.Session, []failure) {
+// open makes a connection to one of two targets and starts a session on it. reached is the target connected to, zero if
+// none was; the session is nil if it could not be started.
+func (a *attempt) open(to *destination, first, second egress.Target) (
+	s *egress.Session, reached egress.Target, failed []failure,
+) {
 	d := a.d
 	began := time.Now()
 	a.job.Enter("connecting", first.Host, began)
@@ -253,13 +256,13 @@ func (a *attempt) open(to *destination, first, second egress.Target) (*egress.Se
 	a.record.Timings.Connect += connected.Sub(began)
 	a.fresh = true
 	if err != nil {
-		failed := dialFailures(err)
+		failed = dialFailures(err)
 		for i := range failed {
 			d.metrics.dialed(failed[i].reason)
 			d.o.Logger.Debug("connection not made", slog.String("site", a.site), slog.String("source", d.o.Source.Name),
 				slog.String("message", a.job.Message.ID.String()), slog.String("why", failed[i].text))
 		}
-		return nil, failed
+		return nil, egress.Target{}, failed
 	}
 	d.metrics.dialed(0)
 	a.job.Enter("greeting", target.Host, connected)
@@ -273,11 +276,11 @@ func (a *attempt) open(to *destination, first, second egress.Target) (*egress.Se
 		f := sessionFailure(target, err)
 		d.o.Logger.Debug("session not opened", slog.String("site", a.site), slog.String("source", d.o.Source.Name),
 			slog.String("message", a.job.Message.ID.String()), slog.String("why", f.text))
-		return nil, []failure{f}
+		return nil, target, []failure{f}
 	}
-	s := egress.NewSession(c, egress.Path{Source: d.o.Source.Name, Site: a.site}, target, a.backup)
+	s = egress.NewSession(c, egress.Path{Source: d.o.Source.Name, Site: a.site}, target, a.backup)
 	s.ID = fmt.Sprintf("%s-%d", d.run, d.sessions.Add(1))
-	return s, nil
+	return s, target, nil
 }
 
 // use makes transactions on a session until nothing is pending or the session is over, and gives it to the pool if it
@@ -287,7 +290,6 @@ func (a *attempt) use(s *egress.Session, kept bool) (progress bool, err error) {
 		a.d.pool.Put(s)
 		return false, nil
 	}
-	a.target = s.Target
 	a.record.Connection = s.ID
 	for len(a.pending) > 0 && s.Reusable() && !a.stopped() {
 		before := len(a.pending)
@@ -431,9 +433,7 @@ func (a *attempt) end() queue.Verdict {
 		a.body.Release()
 	}
 	a.record.Ended = time.Now()
-	if a.fresh {
-		a.record.Reused = false
-	}
+	a.record.Reused = a.answered && !a.fresh
 	destination := false
 	if len(a.pending) > 0 && !a.stopped() && !a.bodyFailed {
 		destination = a.fail()

@@ -267,6 +267,16 @@ func TestIPv6(t *testing.T) {
 		v := w.deliver("u@example.test")
 		expect(t, v, delivers)
 	})
+	t.Run("refused-session", func(t *testing.T) { // connected, and no use
+		t.Parallel()
+		busy := rule(smtptest.AtBanner, func(r *smtptest.Rule) { r.Reply = "421 4.3.2 too busy" })
+		w, sinks := newWorld(t, both, nil, mx{"::1", &busy}, mx{"127.0.0.2", fine})
+		v := w.deliver("u@example.test")
+		expect(t, v, delivers)
+		if a := v.Attempt.Results[0].Addr.Addr(); a.Is6() || sinks[0].Counters().Connections != 1 {
+			t.Errorf("went to %s, %d connections over IPv6", a, sinks[0].Counters().Connections)
+		}
+	})
 	t.Run("N-3/black-hole", func(t *testing.T) {
 		t.Parallel()
 		change := func(o *Options) {
