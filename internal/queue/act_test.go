@@ -183,8 +183,8 @@ func TestActionsReachWhatIsClaimed(t *testing.T) {
 				}
 				time.Sleep(11 * time.Second)
 				synctest.Wait()
-				if fmt.Sprint(b.final) != fmt.Sprint(c.want) || inState(b, spool.Held) != c.held {
-					t.Errorf("final %v, held %d", b.final, inState(b, spool.Held))
+				if fmt.Sprint(b.outcomes()) != fmt.Sprint(c.want) || inState(b, spool.Held) != c.held {
+					t.Errorf("final %v, held %d", b.outcomes(), inState(b, spool.Held))
 				}
 			})
 		})

@@ -2,7 +2,6 @@ package queue
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/godwit-mta/godwit/event"
@@ -169,13 +168,11 @@ func (s *Scheduler) agedText(e *spool.Entry) string {
 	return givenUp(e.Message, last)
 }
 
+// givenUp says after how long m is given up and what stood in the way, unless a reply says that itself.
 func givenUp(m *spool.Message, last *spool.Result) string {
-	text := "given up after " + span(m.Expires.Sub(m.Received))
-	switch {
-	case !last.Reply.IsZero():
-		return text + fmt.Sprintf("; the last attempt: %s answered %s", last.Host, last.Reply)
-	case last.Explanation != "":
-		return text + "; the last attempt: " + last.Explanation
+	text := "given up after " + lifetime(m.Expires.Sub(m.Received))
+	if last.Reply.IsZero() && last.Explanation != "" {
+		text += "; the last attempt: " + last.Explanation
 	}
 	return text
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -84,4 +85,42 @@ func cpu(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// many is a spool with many queues of which all wait.
+type many struct {
+	null
+	stats []spool.QueueStat
+}
+
+func (m *many) Queues() []spool.QueueStat { return slices.Clone(m.stats) }
+
+// BenchmarkList is one page of the list of 20,000 queues, and reports what each queue costs the scheduler in memory.
+func BenchmarkList(b *testing.B) {
+	const queues = 20_000
+	tab := &many{}
+	for i := range queues {
+		tab.stats = append(tab.stats, spool.QueueStat{
+			Key:     spool.QueueKey{Tenant: fmt.Sprint("t", i%100), Domain: fmt.Sprint("domain", i, ".example")},
+			Waiting: i % 977, NextDue: time.Now().Add(time.Hour), Oldest: time.Now(),
+		})
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	s, err := New(Options{Spool: tab, Deliverer: &deliver{}, Hostname: "h", Store: &memory{}, IDs: message.NewIDs(nil)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range tab.stats {
+		s.Due(tab.stats[i].Key, tab.stats[i].NextDue)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	for b.Loop() {
+		if l := s.List(Query{Limit: 100}); len(l.Queues) != 100 {
+			b.Fatal("no list")
+		}
+	}
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/queues, "B/queue")
 }

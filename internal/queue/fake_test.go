@@ -92,10 +92,18 @@ func (f *table) left() int {
 	return len(f.entries)
 }
 
-func (f *table) tried() []*spool.Attempt {
+// outcomes returns how many entries became final, by outcome.
+func (f *table) outcomes() map[spool.Outcome]int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Clone(f.attempts)
+	return maps.Clone(f.final)
+}
+
+// reports returns what senders were told.
+func (f *table) reports() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.told)
 }
 
 func (f *table) Body(context.Context, *spool.Message) (*smtp.Body, error) {
@@ -158,7 +166,6 @@ func (f *table) claimed(e *spool.Entry, what string) {
 
 func (f *table) Settle(a *spool.Attempt, done func(error)) {
 	f.mu.Lock()
-	f.attempts = append(f.attempts, a)
 	var due []*spool.Entry
 	for i, e := range a.Entries {
 		f.claimed(e, "settled")
@@ -314,6 +321,10 @@ func (f *table) Reschedule(_ context.Context, filter spool.Filter, due time.Time
 
 func (f *table) Finish(_ context.Context, filter spool.Filter, r spool.Result) (int, error) {
 	return f.change(filter, func(e *spool.Entry) bool {
+		r := r
+		if r.Reply.IsZero() {
+			r.Reply, r.Host = e.Last.Reply, e.Last.Host
+		}
 		switch {
 		case e.State == spool.Waiting || e.State == spool.Held && r.Outcome != spool.Expired:
 			e.State, e.Last = spool.Final, r
@@ -439,7 +450,9 @@ func (f *table) AcceptDelayNotice(_ context.Context, dsn *spool.Message, body *s
 // reported keeps what a sender is told, and delivers it like any mail.
 func (f *table) reported(dsn *spool.Message, body *smtp.Body) {
 	if dsn == nil {
+		f.mu.Lock()
 		f.untold++
+		f.mu.Unlock()
 		return
 	}
 	var text strings.Builder

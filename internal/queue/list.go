@@ -51,22 +51,24 @@ func (s *Scheduler) List(q Query) List {
 	now := time.Now()
 	stopped := s.stoppedQueues(q, now)
 	stats := s.o.Spool.Queues()
-	picked := stats[:0]
-	for _, stat := range stats {
-		if stat.Total() == 0 || !q.matches(&stat) || q.Suspended && !stopped[stat.Key] {
+	var picked []*spool.QueueStat
+	order := q.Order.compare()
+	for i := range stats {
+		stat := &stats[i]
+		if stat.Total() == 0 || !q.matches(stat) || q.Suspended && !stopped[stat.Key] {
 			continue
 		}
+		out.Total++
 		out.Entries += stat.Total()
-		picked = append(picked, stat)
-	}
-	out.Total = len(picked)
-	order := q.Order.compare()
-	slices.SortFunc(picked, func(a, b spool.QueueStat) int {
-		if c := order(&a, &b); c != 0 {
-			return c
+		if q.Limit <= 0 || len(picked) < q.Limit || order(stat, picked[q.Limit-1]) < 0 {
+			picked = append(picked, stat)
 		}
-		return cmp.Or(strings.Compare(a.Key.Domain, b.Key.Domain), strings.Compare(a.Key.Tenant, b.Key.Tenant))
-	})
+		if q.Limit > 0 && len(picked) >= 2*q.Limit { // from now on what is behind the limit is passed over
+			slices.SortFunc(picked, order)
+			picked = picked[:q.Limit]
+		}
+	}
+	slices.SortFunc(picked, order)
 	if q.Limit > 0 {
 		picked = picked[:min(len(picked), q.Limit)]
 	}
@@ -74,7 +76,7 @@ func (s *Scheduler) List(q Query) List {
 	for part := range slices.Chunk(picked, 256) { // the lock is shared with deliveries
 		s.mu.Lock()
 		for i := range part {
-			out.Queues[len(out.Queues)-len(picked)+i] = s.infoLocked(&part[i], now)
+			out.Queues[len(out.Queues)-len(picked)+i] = s.infoLocked(part[i], now)
 		}
 		s.mu.Unlock()
 		picked = picked[len(part):]
@@ -140,26 +142,31 @@ func (q *Query) matches(stat *spool.QueueStat) bool {
 	return true
 }
 
+// compare returns how two queues stand in the order.
 func (o Order) compare() func(a, b *spool.QueueStat) int {
+	first := func(a, b *spool.QueueStat) int { return cmp.Compare(b.Total(), a.Total()) }
 	switch o {
 	case ByAge:
-		return func(a, b *spool.QueueStat) int { return a.Oldest.Compare(b.Oldest) }
+		first = func(a, b *spool.QueueStat) int { return a.Oldest.Compare(b.Oldest) }
 	case ByDue:
-		return func(a, b *spool.QueueStat) int {
-			if az, bz := a.NextDue.IsZero(), b.NextDue.IsZero(); az || bz {
-				return cmp.Compare(btoi(az), btoi(bz))
+		first = func(a, b *spool.QueueStat) int {
+			switch az, bz := a.NextDue.IsZero(), b.NextDue.IsZero(); {
+			case az && bz:
+				return 0
+			case az:
+				return 1
+			case bz:
+				return -1
 			}
 			return a.NextDue.Compare(b.NextDue)
 		}
 	case ByName:
-		return func(a, b *spool.QueueStat) int { return 0 }
+		first = func(a, b *spool.QueueStat) int { return 0 }
 	}
-	return func(a, b *spool.QueueStat) int { return cmp.Compare(b.Total(), a.Total()) }
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
+	return func(a, b *spool.QueueStat) int {
+		if c := first(a, b); c != 0 {
+			return c
+		}
+		return cmp.Or(strings.Compare(a.Key.Domain, b.Key.Domain), strings.Compare(a.Key.Tenant, b.Key.Tenant))
 	}
-	return 0
 }

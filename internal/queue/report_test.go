@@ -52,10 +52,10 @@ func TestFailuresOfAMessageShareOneReport(t *testing.T) {
 		m.From.EnvelopeID = "env-17"
 		b.accept(m)
 		synctest.Wait()
-		if b.left() != 0 || len(b.told) != 1 {
-			t.Fatalf("%d left, %d reports", b.left(), len(b.told))
+		if b.left() != 0 || len(b.reports()) != 1 {
+			t.Fatalf("%d left, %d reports", b.left(), len(b.reports()))
 		}
-		text := b.told[0]
+		text := b.reports()[0]
 		r, err := dsn.Parse([]byte(text))
 		if err != nil {
 			t.Fatal(err)
@@ -119,8 +119,8 @@ func TestReturnFull(t *testing.T) {
 		m.From.Return = smtp.ReturnFull
 		b.accept(m)
 		synctest.Wait()
-		if len(b.told) != 1 || !strings.Contains(b.told[0], "\r\nhello\r\n") {
-			t.Errorf("the message is not returned: %s", b.told)
+		if len(b.reports()) != 1 || !strings.Contains(b.reports()[0], "\r\nhello\r\n") {
+			t.Errorf("the message is not returned: %s", b.reports())
 		}
 	})
 }
@@ -141,8 +141,8 @@ func TestSuccessIsReportedAsRelayed(t *testing.T) {
 		b.accept(letter(b, to("ok", smtp.NotifyFailure)))
 		b.accept(letter(b, to("ok", 0)))
 		synctest.Wait()
-		if len(b.told) != 1 || !strings.Contains(b.told[0], "Action: relayed") {
-			t.Errorf("%d reports: %s", len(b.told), b.told)
+		if len(b.reports()) != 1 || !strings.Contains(b.reports()[0], "Action: relayed") {
+			t.Errorf("%d reports: %s", len(b.reports()), b.reports())
 		}
 	})
 }
@@ -173,21 +173,21 @@ func TestDelayNotices(t *testing.T) {
 			b.accept(m)
 			time.Sleep(4*time.Hour - time.Second)
 			synctest.Wait()
-			if len(b.told) != 0 {
+			if len(b.reports()) != 0 {
 				t.Error("told too early")
 			}
 			time.Sleep(time.Minute)
 			synctest.Wait()
-			if told := len(b.told) == 1; told != c.told || len(b.told) > 1 {
-				t.Errorf("%+v: %d notices", c, len(b.told))
+			if told := len(b.reports()) == 1; told != c.told || len(b.reports()) > 1 {
+				t.Errorf("%+v: %d notices", c, len(b.reports()))
 			}
-			if c.told && (!strings.Contains(b.told[0], "Action: delayed") || !strings.Contains(b.told[0], "Will-Retry-Until:")) {
-				t.Errorf("notice: %s", b.told[0])
+			if c.told && (!strings.Contains(b.reports()[0], "Action: delayed") || !strings.Contains(b.reports()[0], "Will-Retry-Until:")) {
+				t.Errorf("notice: %s", b.reports()[0])
 			}
 			time.Sleep(24 * time.Hour)
 			synctest.Wait()
-			if len(b.told) > 1 {
-				t.Errorf("%d notices after a day", len(b.told))
+			if len(b.reports()) > 1 {
+				t.Errorf("%d notices after a day", len(b.reports()))
 			}
 		})
 	}
@@ -195,6 +195,7 @@ func TestDelayNotices(t *testing.T) {
 
 // An entry is final within 60 s of its end, whatever holds it up.
 func TestExpiryIsPunctual(t *testing.T) {
+	const entries = 50
 	for _, c := range []struct {
 		name string
 		o    Options
@@ -209,11 +210,11 @@ func TestExpiryIsPunctual(t *testing.T) {
 		}, "connection refused by mx1"},
 		{"a trouble of this server", Options{}, func(_ context.Context, j *Job) Verdict {
 			return all(j, spool.Result{})
-		}, "given up"},
+		}, "iven up after 3 days"},
 		{"a long line", narrow(), func(_ context.Context, j *Job) Verdict {
 			time.Sleep(2 * time.Hour)
 			return greylisted(j)
-		}, "given up"},
+		}, "iven up after 3 days"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -224,12 +225,12 @@ func TestExpiryIsPunctual(t *testing.T) {
 					return c.f(ctx, j)
 				})
 				defer b.stop()
-				for range 300 {
+				for range entries {
 					b.accept(b.message("t", "a.example"))
 				}
 				time.Sleep(72*time.Hour - time.Second)
 				synctest.Wait()
-				if n := b.final[spool.Expired]; n > 0 {
+				if n := b.outcomes()[spool.Expired]; n > 0 {
 					t.Errorf("%d expired too early", n)
 				}
 				time.Sleep(time.Minute)
@@ -246,12 +247,12 @@ func TestExpiryIsPunctual(t *testing.T) {
 				}
 				time.Sleep(2 * time.Hour)
 				synctest.Wait()
-				if b.left() != 0 || b.final[spool.Expired] != 300 || len(b.told) != 300 {
-					t.Errorf("%d left, outcomes %v, %d reports", b.left(), b.final, len(b.told))
+				if b.left() != 0 || b.outcomes()[spool.Expired] != entries || len(b.reports()) != entries {
+					t.Errorf("%d left, outcomes %v, %d reports", b.left(), b.outcomes(), len(b.reports()))
 				}
-				text := strings.Join(strings.Fields(b.told[0]), " ")
+				text := strings.Join(strings.Fields(b.reports()[0]), " ")
 				if !strings.Contains(text, c.text) || !strings.Contains(text, "Status: 4.4.7") {
-					t.Errorf("the report lacks %q or 4.4.7:\n%s", c.text, b.told[0])
+					t.Errorf("the report lacks %q or 4.4.7:\n%s", c.text, b.reports()[0])
 				}
 			})
 		})
@@ -277,8 +278,8 @@ func TestHeldEntriesDoNotExpire(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if b.final[spool.Expired] != 1 {
-			t.Errorf("outcomes %v, want it expired after the release", b.final)
+		if b.outcomes()[spool.Expired] != 1 {
+			t.Errorf("outcomes %v, want it expired after the release", b.outcomes())
 		}
 	})
 }
@@ -291,8 +292,8 @@ func TestSenderWithoutAProperAddressIsNotTold(t *testing.T) {
 		m.From.Path = smtp.Path{Local: "x", Domain: "not a domain"}
 		b.accept(m)
 		synctest.Wait()
-		if len(b.told) != 0 || b.untold != 1 || len(b.unreported) != 0 {
-			t.Errorf("%d told, %d given up, %d open", len(b.told), b.untold, len(b.unreported))
+		if len(b.reports()) != 0 || b.untold != 1 || len(b.unreported) != 0 {
+			t.Errorf("%d told, %d given up, %d open", len(b.reports()), b.untold, len(b.unreported))
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -81,8 +82,8 @@ func TestRetriesFollowTheSchedule(t *testing.T) {
 		if fmt.Sprint(at) != fmt.Sprint(want) {
 			t.Errorf("attempts at %v\nwant %v", at, want)
 		}
-		if b.final[spool.Expired] != 1 {
-			t.Errorf("outcomes %v, want one expired", b.final)
+		if b.outcomes()[spool.Expired] != 1 {
+			t.Errorf("outcomes %v, want one expired", b.outcomes())
 		}
 		if last := at[len(at)-1]; last < 71*time.Hour+50*time.Minute || last >= 72*time.Hour {
 			t.Errorf("last attempt at %v", last)
@@ -411,5 +412,99 @@ func TestNoWakeUpIsLost(t *testing.T) {
 				t.Errorf("%d entries are stuck: %+v", b.left(), b.Queues())
 			})
 		})
+	}
+}
+
+// Fresh mail beyond the windows goes back to the spool and comes again; memory holds no more than it may.
+func TestWindowsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const window, total = 50, 120
+		var b *bench
+		most := 0
+		b = start(t, Options{Window: window, WindowTotal: total, Claim: 10}, func(_ context.Context, j *Job) Verdict {
+			b.s.mu.Lock()
+			most = max(most, b.s.mu.entries)
+			for _, q := range b.s.mu.queues {
+				if q.entries > window {
+					t.Errorf("%d entries in the window of %v", q.entries, q.key)
+				}
+				if q.tenant.entries > total/2+10 {
+					t.Errorf("%d entries of tenant %s in windows", q.tenant.entries, q.tenant.name)
+				}
+			}
+			b.s.mu.Unlock()
+			time.Sleep(time.Second)
+			return delivered(j)
+		})
+		defer b.stop()
+		for i := range 3000 {
+			b.accept(b.message(fmt.Sprint("t", i%3), fmt.Sprint("d", i%9)))
+		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if b.left() != 0 {
+			t.Errorf("%d left", b.left())
+		}
+		if most > total || most < window {
+			t.Errorf("at most %d entries in windows, want nearly %d", most, total)
+		}
+	})
+}
+
+// Retries of a queue get their turn although fresh mail keeps coming.
+func TestFreshMailDoesNotStarveRetries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{table: newTable(t)}
+		for range 300 {
+			b.put(b.message("t", "a.example"), time.Now())
+		}
+		b.prepare(t, Options{Window: 40, Claim: 10, Settings: Settings{Connections: 2}},
+			&deliver{f: func(_ context.Context, j *Job) Verdict {
+				time.Sleep(100 * time.Millisecond)
+				return delivered(j)
+			}})
+		old := b.copies(spool.Filter{})
+		b.run()
+		defer b.stop()
+		for range 600 { // 20 a second go, 20 come
+			time.Sleep(50 * time.Millisecond)
+			b.accept(b.message("t", "a.example"))
+		}
+		waiting := make(map[spool.EntryID]bool)
+		for _, e := range b.copies(spool.Filter{}) {
+			waiting[e.ID()] = true
+		}
+		left := 0
+		for _, e := range old {
+			if waiting[e.ID()] {
+				left++
+			}
+		}
+		if left > 100 {
+			t.Errorf("%d of 300 retries are left after half a minute of fresh mail", left)
+		}
+	})
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	t.Parallel()
+	_, err := New(Options{})
+	for _, want := range []string{"no Spool", "no Deliverer", "no Store", "no IDs", "no Hostname"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("New says %v, not %q", err, want)
+		}
+	}
+	b := &bench{table: newTable(t)}
+	b.prepare(t, Options{}, &deliver{})
+	for _, bad := range []Settings{
+		{Jitter: 51}, {Attempts: -1}, {Connections: -1}, {Retry: []time.Duration{0}}, {Probes: []time.Duration{-1}},
+		{DelayNotices: 9}, {SuspendAfter: -1}, {Pause: -1},
+	} {
+		if err := b.s.SetSettings(bad); err == nil {
+			t.Errorf("%+v was taken", bad)
+		}
+	}
+	if got := b.s.mu.settings.Attempts; got != 500 {
+		t.Errorf("bad settings left %d attempts", got)
 	}
 }

@@ -178,7 +178,7 @@ func (s *Scheduler) stuckLocked(q *queue, now time.Time) (Why, bool) {
 		}
 		return Why{
 			Code: Suspended, Since: h.since, Until: h.until,
-			Text: fmt.Sprintf("%s: %s (%s, first at %s)", text, resultText(h.last), tries(h.failures), clock(h.since, now)),
+			Text: fmt.Sprintf("%s: %s (%s, first at %s)", text, resultText(h.last), count(h.failures, "try"), clock(h.since, now)),
 		}, true
 	case h.stopped(now):
 		return Why{
@@ -318,22 +318,4 @@ func times(n int) string {
 		return ""
 	}
 	return " " + strconv.Itoa(n) + " times in a row"
-}
-
-func tries(n int) string {
-	if n == 1 {
-		return "1 try"
-	}
-	return strconv.Itoa(n) + " tries"
-}
-
-// count returns a number with its noun in the right form.
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	if noun == "entry" {
-		return strconv.Itoa(n) + " entries"
-	}
-	return strconv.Itoa(n) + " " + noun + "s"
 }

@@ -169,7 +169,8 @@ func (s *Scheduler) attempt(w *worker) (Verdict, finding) {
 		v = s.deliver(j)
 	}
 	a := v.Attempt
-	untried, local, deferred, report := 0, 0, false, false
+	untried, local, deferred := 0, 0, false
+	report := len(j.Message.Recipients) > len(a.Entries) // a failure of others may have waited for these
 	for i := range a.Results {
 		if a.Results[i].Reason == event.LocalError {
 			local++
