@@ -138,3 +138,44 @@ func BenchmarkBodyAppend(b *testing.B) {
 		BodyOf(text).Release()
 	}
 }
+
+func TestReplyClasses(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[int]string{0: "0 zero", 250: "2 positive", 354: "3", 421: "4 temporary", 550: "5 permanent"} {
+		r := Reply{Code: code}
+		got := string(rune('0' + r.Class()))
+		for word, is := range map[string]bool{
+			" zero": r.IsZero(), " positive": r.Positive(), " temporary": r.Temporary(), " permanent": r.Permanent(),
+		} {
+			if is {
+				got += word
+			}
+		}
+		if got != want {
+			t.Errorf("%d: %q, want %q", code, got, want)
+		}
+	}
+	if s := (EnhancedCode{5, 7, 26}).String(); s != "5.7.26" {
+		t.Error(s)
+	}
+	if s := (EnhancedCode{}).String(); s != "" {
+		t.Error(s)
+	}
+}
+
+func TestNotify(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		n                       Notify
+		failure, delay, success bool
+	}{
+		{0, true, false, false},
+		{NotifyNever, false, false, false},
+		{NotifySuccess, false, false, true},
+		{NotifyFailure | NotifyDelay, true, true, false},
+	} {
+		if tt.n.Failure() != tt.failure || tt.n.Delay() != tt.delay || tt.n.Success() != tt.success {
+			t.Errorf("%b", tt.n)
+		}
+	}
+}

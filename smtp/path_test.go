@@ -175,8 +175,21 @@ func TestParseMailbox(t *testing.T) {
 	for _, bad := range []string{
 		"", "u", "<u@example.org>", "u@example.org ", "u@example.org>", "postmaster", "a@b@c",
 	} {
-		if p, err := ParseMailbox(bad); err == nil {
+		p, err := ParseMailbox(bad)
+		if err == nil || err.Error() == "" {
 			t.Errorf("%s: accepted as %v", bad, p)
+		}
+	}
+}
+
+func TestPathNeedsUTF8(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][2]bool{
+		"u@example.org": {true, false}, "u@bücher.example": {false, false}, "ü@example.org": {false, true},
+	} {
+		p, err := ParseMailbox(text)
+		if err != nil || p.IsASCII() != want[0] || p.NeedsUTF8() != want[1] {
+			t.Errorf("%s: %v %v %v", text, err, p.IsASCII(), p.NeedsUTF8())
 		}
 	}
 }

@@ -182,6 +182,41 @@ func write(b testing.TB, c net.Conn, p []byte) {
 	}
 }
 
+// BenchmarkTCP is BenchmarkMessage over loopback with 50 sessions at once, system calls and all.
+func BenchmarkTCP(b *testing.B) {
+	s, err := New(Options{Hostname: "mx.example.org", Backend: acceptAll{}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	address, stop := serve(b, s)
+	defer stop()
+	body := append(benchMessage(10<<10), ".\r\n"...)
+	envelope := []byte("MAIL FROM:<sender@example.org> SIZE=10240\r\nRCPT TO:<recipient@example.net>\r\nDATA\r\n")
+	b.SetBytes(int64(len(body)))
+	b.SetParallelism(50 / runtime.GOMAXPROCS(0))
+	b.ReportAllocs()
+	cpu := cpuTime()
+	b.RunParallel(func(pb *testing.PB) {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer conn.Close()
+		in := make([]byte, 4<<10)
+		readReplies(b, conn, in, 1)
+		write(b, conn, []byte("EHLO client.example\r\n"))
+		readReplies(b, conn, in, 1)
+		for pb.Next() {
+			write(b, conn, envelope)
+			readReplies(b, conn, in, 3)
+			write(b, conn, body)
+			readReplies(b, conn, in, 1)
+		}
+	})
+	b.ReportMetric(float64((cpuTime()-cpu).Nanoseconds())/1e3/float64(b.N), "cpu-us/op")
+}
+
 // readReplies reads n replies, whose last lines have a space behind the code.
 func readReplies(b testing.TB, c net.Conn, buf []byte, n int) {
 	got := 0
