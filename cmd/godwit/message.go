@@ -18,9 +18,10 @@ func (a *app) messageCommand() *cobra.Command {
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(&cobra.Command{
-		Use:     "show ID",
-		Short:   "Show what happened to a message, what is left to do, and why it waits",
-		Long:    "Show what happened to a message, what is left to do, and why it waits.\nThe id stands in the 250 reply that the application got, and in the Received field.",
+		Use:   "show ID",
+		Short: "Show what happened to a message, what is left to do, and why it waits",
+		Long: `Show what happened to a message, what is left to do, and why it waits.
+The id stands in the 250 reply that the application got, and in the Received field.`,
 		Example: "  godwit message show 06bq3k1c5g0000g40r10",
 		Args:    exactly(1, "ID"),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -11,8 +11,9 @@ func (a *app) reloadCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "reload",
 		Short: "Have the running server load its configuration again",
-		Long:  "Have the running server load its configuration again, as SIGHUP does. A file with a mistake\nchanges nothing: the mistakes are listed and the server goes on as before.",
-		Args:  cobra.NoArgs,
+		Long: `Have the running server load its configuration again, as SIGHUP does. A file with a mistake
+changes nothing: the mistakes are listed and the server goes on as before.`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			client, err := a.client()
 			if err != nil {

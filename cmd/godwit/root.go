@@ -78,7 +78,6 @@ simulated mailbox providers, nothing to set up and nothing that leaves this mach
   godwit message show 06bq3k1c5g0000g40r10     one message's whole story`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	f := root.PersistentFlags()

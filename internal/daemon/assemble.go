@@ -36,9 +36,13 @@ type running struct {
 
 // assemble makes all parts. The journal must be running: what the last process left in flight is written down before
 // anything is delivered.
-func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (*running, error) {
+func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (_ *running, err error) {
 	r := &running{d: d}
-	var err error
+	defer func() {
+		if err != nil && r.spool != nil {
+			err = errors.Join(err, r.spool.Close())
+		}
+	}()
 	memory := int64(cfg.Memory.Bodies)
 	if memory == 0 {
 		memory = -1 // to the spool zero means its default
@@ -133,7 +137,8 @@ func (r *running) stop(drain time.Duration, failed bool) error {
 	for _, in := range r.d.inlets {
 		errs = append(errs, in.part.end())
 	}
-	errs = append(errs, r.parts.deliver.end(), r.public.end(), r.admin.end(), r.parts.events.end(), r.parts.spool.end())
+	errs = append(errs, r.parts.deliver.end(), r.public.end(), r.admin.end(), r.parts.events.end(), r.parts.spool.end(),
+		r.spool.Close())
 	return errors.Join(errs...)
 }
 

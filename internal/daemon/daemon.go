@@ -262,9 +262,12 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.log.Debug("service manager", "error", err)
 	}
 	err = r.stop(d.cfg.Load().DrainTimeout, cause != nil)
-	err = errors.Join(cause, err, journal.end())
-	d.log.Info("stopped", "error", err)
-	return err
+	if err = errors.Join(cause, err, journal.end()); err != nil {
+		d.log.Error("stopped", "error", err)
+		return err
+	}
+	d.log.Info("stopped")
+	return nil
 }
 
 func (d *Daemon) sayReady(cfg *config.Config) {
