@@ -1,10 +1,7 @@
 package submission
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"slices"
 	"strings"
 	"time"
 
@@ -73,11 +70,10 @@ func (s *session) Data(ctx context.Context, env *smtp.Envelope, body *smtp.Body)
 	policy := s.door.policy.Load()
 	queues := s.queues
 	s.queues = nil
-	header := headerBytes(body)
-	head, err := message.ParseHeader(header)
-	if err != nil {
-		head = message.Header{} // a message without a readable header travels as it is (RFC 5321, 6.4 asks for no repair)
-	}
+	// A message whose header is too large or no header travels as it is: repair is not ours (RFC 5321, 6.4).
+	var room [4][]byte
+	header, _ := message.JoinHeader(body.AppendPieces(room[:0]))
+	head, _ := message.ParseHeader(header)
 	if head.Count("Received") > policy.MaxHops {
 		s.refuse(env.From.Path.String(), "", replyLoop)
 		return replyLoop
@@ -100,7 +96,7 @@ func (s *session) Data(ctx context.Context, env *smtp.Envelope, body *smtp.Body)
 		Size:       body.Size(),
 		EightBit:   body.EightBit,
 		DotLine:    body.DotLine,
-		HeaderUTF8: body.EightBit && hasEightBit(header[:min(head.Len(), len(header))]),
+		HeaderUTF8: body.EightBit && smtp.HasEightBit(header),
 		Recipients: env.Recipients,
 		Queues:     queues,
 		HeaderFrom: peopleText(head, "From"),
@@ -113,9 +109,8 @@ func (s *session) Data(ctx context.Context, env *smtp.Envelope, body *smtp.Body)
 	if err := s.door.opts.Spool.Accept(ctx, m, body); err != nil {
 		s.door.opts.Logger.ErrorContext(ctx, "message not accepted",
 			"session", s.peer.Session, "message", id.String(), "error", err)
-		reply := replyFor(err)
-		s.refuse(env.From.Path.String(), "", reply)
-		return reply
+		s.refuse(env.From.Path.String(), "", replyTryLater)
+		return replyTryLater
 	}
 	return smtp.Reply{Code: 250, Enhanced: smtp.EnhancedCode{Class: 2}, Text: "queued as " + id.String()}
 }
@@ -133,38 +128,6 @@ func (s *session) refuse(from, to string, r smtp.Reply) {
 	})
 }
 
-// maxHeader is how much of a message's begin is looked at for its header; more is passed through unread.
-const maxHeader = 256 << 10
-
-// headerBytes returns the message's begin in one slice that holds its header, without a copy where the header lies in the
-// first piece, as it nearly always does.
-func headerBytes(b *smtp.Body) []byte {
-	var room [8][]byte
-	pieces := b.AppendPieces(room[:0])
-	if len(pieces) == 0 {
-		return nil
-	}
-	if len(pieces) == 1 || containsHeaderEnd(pieces[0]) {
-		return pieces[0]
-	}
-	var joined []byte
-	for _, p := range pieces {
-		joined = append(joined, p...)
-		if len(joined) >= maxHeader || containsHeaderEnd(joined) {
-			break
-		}
-	}
-	return joined
-}
-
-func containsHeaderEnd(p []byte) bool {
-	return bytes.Contains(p, []byte("\r\n\r\n")) || bytes.HasPrefix(p, []byte("\r\n"))
-}
-
-func hasEightBit(p []byte) bool {
-	return slices.ContainsFunc(p, func(c byte) bool { return c >= 0x80 })
-}
-
 // maxPeopleText bounds a header value that is kept for people to recognise the message.
 const maxPeopleText = 200
 
@@ -174,13 +137,4 @@ func peopleText(h message.Header, name string) string {
 		return ""
 	}
 	return strings.ToValidUTF8(string(v[:min(len(v), maxPeopleText)]), "?")
-}
-
-func replyFor(err error) smtp.Reply {
-	var full interface{ Full() bool }
-	if errors.As(err, &full) && full.Full() {
-		return smtp.Reply{Code: 452, Enhanced: smtp.EnhancedCode{Class: 4, Subject: 3, Detail: 1},
-			Text: "Insufficient system storage, try again later"}
-	}
-	return replyTryLater
 }
