@@ -279,7 +279,7 @@ func TestK2Stalls(t *testing.T) {
 			script := smtptest.Script{Without: []string{"CHUNKING"}, Rules: []smtptest.Rule{{At: c.at, Stall: true}}}
 			short := func(o *Options) {
 				tm := &o.Timeouts
-				const limit = 100 * time.Millisecond
+				const limit = 400 * time.Millisecond
 				tm.Greeting, tm.Hello, tm.Mail, tm.Rcpt, tm.DataInit, tm.DataBlock, tm.DataDone = limit, limit, limit, limit, limit,
 					limit, limit
 			}
@@ -293,8 +293,8 @@ func TestK2Stalls(t *testing.T) {
 	}
 	t.Run("slow-final", func(t *testing.T) { // patience after the dot turns a duplicate into a delivery
 		t.Parallel()
-		script := rule(smtptest.AtFinal, func(r *smtptest.Rule) { r.Delay = smtptest.Duration(300 * time.Millisecond) })
-		short := func(o *Options) { o.Timeouts.Mail, o.Timeouts.Rcpt = 100*time.Millisecond, 100*time.Millisecond }
+		script := rule(smtptest.AtFinal, func(r *smtptest.Rule) { r.Delay = smtptest.Duration(time.Second) })
+		short := func(o *Options) { o.Timeouts.Mail, o.Timeouts.Rcpt = 500*time.Millisecond, 500*time.Millisecond }
 		w, _ := newWorld(t, oneZone, short, oneMX(script)...)
 		expect(t, w.deliver("u@example.test"), delivers)
 	})

@@ -104,9 +104,9 @@ func newWorldOf(t testing.TB, zones string, change func(*Options), kind smtptest
 	o := Options{
 		Hostname: "mta.test", Resolver: resolver, Port: w.port,
 		AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
-		Timeouts: smtpclient.Timeouts{Greeting: 3 * time.Second, Hello: 3 * time.Second, Mail: 3 * time.Second,
-			Rcpt:     3 * time.Second,
-			DataInit: 3 * time.Second, DataBlock: 3 * time.Second, DataDone: 3 * time.Second, Quit: time.Second},
+		Timeouts: smtpclient.Timeouts{Greeting: 10 * time.Second, Hello: 10 * time.Second, Mail: 10 * time.Second,
+			Rcpt:     10 * time.Second,
+			DataInit: 10 * time.Second, DataBlock: 10 * time.Second, DataDone: 10 * time.Second, Quit: time.Second},
 	}
 	if change != nil {
 		change(&o)
