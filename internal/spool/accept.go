@@ -132,10 +132,8 @@ func (s *Spool) takeIn(o *op) {
 
 // fresh hands a message over for its first attempt.
 func (s *Spool) fresh(m *msg) {
-	entries := make([]*Entry, len(m.entries))
-	for i := range entries {
-		entries[i] = &m.entries[i].Entry
-	}
+	entries := m.given
+	m.given = nil
 	if k := s.sink.Load(); k != nil && s.Err() == nil {
 		(*k).Fresh(m.Message, entries)
 		return

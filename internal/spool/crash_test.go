@@ -168,6 +168,9 @@ func (t *trial) life() error {
 	if e := t.close(); err == nil && e != nil {
 		err = e
 	}
+	if err == nil && t.rng.IntN(4) == 0 {
+		err = errors.Join(t.check(t.fs), t.check(t.clone))
+	}
 	t.fs = t.clone
 	t.logf("crash: %d%% kept, operations %d to %d", t.keep, t.from, t.until)
 	return err
@@ -372,6 +375,21 @@ func (t *trial) verify() error {
 	t.history, t.begun, t.acked, t.from, t.until, t.verified = history, 0, 0, 0, 0, t.clone == nil
 	t.mu.Unlock()
 	return errors.Join(t.verifyExtents(), t.verifySums(), t.verifyBodies(), t.verifyRecords())
+}
+
+// check has a closed or crashed spool looked through.
+func (t *trial) check(fs vfs.FS) error {
+	if _, err := fs.Stat("journal"); err != nil {
+		return nil // it crashed before there was one
+	}
+	r, err := Check(context.Background(), CheckOptions{JournalDir: "journal", Dir: "spool", FS: fs})
+	if err != nil {
+		return err
+	}
+	if !r.OK() {
+		return fmt.Errorf("the check found %v", r.Problems)
+	}
+	return nil
 }
 
 // verifyExtents compares the counts of extents with where messages are.

@@ -99,7 +99,6 @@ type indexOptions struct {
 	fs       vfs.FS
 	memtable uint64
 	cache    int64
-	readOnly bool
 	logger   *slog.Logger
 	fatal    func(error)
 }
@@ -124,7 +123,6 @@ func openIndex(o indexOptions) (*index, error) {
 		L0CompactionThreshold:       4,
 		MaxOpenFiles:                500,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
-		ReadOnly:                    o.readOnly,
 		Logger:                      &indexLogger{index: x, logger: o.logger, fatal: o.fatal},
 	}
 	for i := range opts.Levels {

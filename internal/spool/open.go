@@ -32,6 +32,26 @@ func Open(ctx context.Context, o Options) (*Spool, error) {
 	if err != nil {
 		return nil, err
 	}
+	s := newSpool(o)
+	began := time.Now()
+	h, err := s.openIndex()
+	if err != nil {
+		return nil, err
+	}
+	claimed, records, err := s.rebuild(ctx, h)
+	if err == nil {
+		err = s.interrupt(claimed)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.index.close())
+	}
+	st := s.Stats()
+	o.Logger.Info("the spool is open", "waiting", st.Waiting, "held", st.Held, "queues", st.Queues,
+		"interrupted", len(claimed), "replayed", records, "took", time.Since(began).Round(time.Millisecond))
+	return s, nil
+}
+
+func newSpool(o Options) *Spool {
 	s := &Spool{opts: o, journal: o.Journal, kick: make(chan struct{}, 1), failed: make(chan struct{})}
 	s.mu.answered = sync.NewCond(&s.mu)
 	s.mu.msgs = make(map[message.ID]*msg)
@@ -39,43 +59,27 @@ func Open(ctx context.Context, o Options) (*Spool, error) {
 	s.mu.extents = make(map[journal.ExtentID]*extent)
 	s.mu.rand = rand.New(o.Rand)
 	s.metrics = newMetrics(s, o.Registerer)
-
-	began := time.Now()
-	h, err := s.openIndex()
-	if err != nil {
-		return nil, err
-	}
-	if err := s.recover(ctx, h, began); err != nil {
-		return nil, errors.Join(err, s.index.close())
-	}
-	return s, nil
+	return s
 }
 
-func (s *Spool) recover(ctx context.Context, h header, began time.Time) error {
+// rebuild makes memory what index and journal say, and returns which entries are claimed and how many records it replayed.
+func (s *Spool) rebuild(ctx context.Context, h header) (claimed []EntryID, records int, err error) {
 	h.rebuild = h.rebuild || h.watermark == 0
 	s.committed = h.watermark
 	s.mu.done, s.mu.totals, s.mu.durable = h.watermark, h.totals, h.totals
 	if err := s.readExtents(); err != nil {
-		return err
+		return nil, 0, err
 	}
-	records, err := s.replay(ctx, h)
-	if err != nil {
-		return err
+	if records, err = s.replay(ctx, h); err != nil {
+		return nil, 0, err
 	}
-	claimed, err := s.survey()
-	if err != nil {
-		return err
+	if claimed, err = s.survey(); err != nil {
+		return nil, 0, err
 	}
 	if h.rebuild {
 		s.rebase()
 	}
-	if err := s.interrupt(claimed); err != nil {
-		return err
-	}
-	st := s.Stats()
-	s.opts.Logger.Info("the spool is open", "waiting", st.Waiting, "held", st.Held, "queues", st.Queues,
-		"interrupted", len(claimed), "replayed", records, "took", time.Since(began).Round(time.Millisecond))
-	return nil
+	return claimed, records, nil
 }
 
 // openIndex opens the index, or a new one if there is none or it cannot be used.

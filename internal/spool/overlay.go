@@ -16,6 +16,7 @@ type msg struct {
 	entries []entry // those that are not gone, or were not when it was loaded, by index
 	pos     journal.Position
 	birth   journal.ExtentID // of the accepted record
+	given   []*Entry         // all entries, for the sink, until it has them
 	body    *smtp.Body       // nil: only in the journal
 
 	claimed  int   // entries somebody delivers
@@ -72,10 +73,11 @@ func newMsg(m *Message) *msg {
 		block := new(struct { // one allocation for the usual case
 			msg   msg
 			entry [1]entry
+			given [1]*Entry
 		})
-		om, block.msg.entries = &block.msg, block.entry[:]
+		om, block.msg.entries, block.msg.given = &block.msg, block.entry[:], block.given[:]
 	} else {
-		om = &msg{entries: make([]entry, len(m.Recipients))}
+		om = &msg{entries: make([]entry, len(m.Recipients)), given: make([]*Entry, len(m.Recipients))}
 	}
 	om.Message = m
 	om.left, om.claimed = len(om.entries), len(om.entries)
@@ -84,6 +86,7 @@ func newMsg(m *Message) *msg {
 		e := &om.entries[i]
 		e.Message, e.Index, e.State, e.Due = m, i, Claimed, received
 		e.msg, e.due, e.heap, e.changed = om, micros(received), -1, true
+		om.given[i] = &e.Entry
 	}
 	return om
 }
@@ -177,10 +180,26 @@ func (s *Spool) touch(m *msg) {
 func (s *Spool) queueOf(key QueueKey) *queue {
 	q := s.mu.queues[key]
 	if q == nil {
-		q = &queue{key: key, floor: lastPoint}
+		if n := len(s.mu.spare); n > 0 {
+			q, s.mu.spare = s.mu.spare[n-1], s.mu.spare[:n-1]
+		} else {
+			q = new(queue)
+		}
+		q.key, q.floor = key, lastPoint
 		s.mu.queues[key] = q
 	}
 	return q
+}
+
+// maxSpare is how many empty queues are kept to be used again.
+const maxSpare = 256
+
+func (s *Spool) dropQueue(q *queue) {
+	delete(s.mu.queues, q.key)
+	if len(s.mu.spare) < maxSpare && cap(q.heap) <= 16 {
+		*q = queue{heap: q.heap[:0], ages: ages{steps: q.ages.steps[:0]}}
+		s.mu.spare = append(s.mu.spare, q)
+	}
 }
 
 // enter takes a message into the overlay. Its entries count in their queues already if counted says so.
@@ -298,7 +317,7 @@ func (s *Spool) place(e *entry, state State, due time.Time, notices *[]dueNotice
 		q.ages.drop(m.ID)
 		e.queue = nil
 		if q.total() == 0 {
-			delete(s.mu.queues, q.key)
+			s.dropQueue(q)
 		}
 	}
 }
