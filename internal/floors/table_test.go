@@ -30,7 +30,7 @@ var rooms = map[string]int{
 
 	"internal/submission": surfaces, "internal/doctor": surfaces, "internal/httpapi": surfaces, "web": surfaces,
 
-	"internal/daemon": top, "cmd": top, "internal/docgen": top, "internal/floors": top,
+	"internal/daemon": top, "cmd": top, "internal/docgen": top, "internal/floors": top, "test": top,
 }
 
 // neighbours lists who may know whom on one floor. A package may always know the packages below its own directory and,
@@ -49,8 +49,8 @@ var neighbours = map[string][]string{
 
 	"internal/httpapi": {"internal/submission", "internal/doctor"},
 
-	"cmd":             {"internal/daemon"},
-	"internal/docgen": {"cmd"},
+	"cmd":  {"internal/daemon"},
+	"test": {"internal/daemon"}, // harnesses that run the program from outside
 }
 
 // edgeReasons explains edges that are forbidden for more than their floors.
@@ -101,6 +101,7 @@ var libraries = []library{
 // testKits are packages that are not tests themselves but exist for tests, so they may use what tests use.
 var testKits = []string{
 	"internal/journal/journaltest", "internal/store/storetest", "internal/dns/dnstest", "internal/daemon/daemontest", "smtp/smtptest",
+	"test",
 }
 
 // nobodys are names of packages that hold whatever has no place: they say nothing about what is in them.
