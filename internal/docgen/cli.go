@@ -16,7 +16,7 @@ func cliReference(files map[string][]byte) error {
 	}
 	defer os.RemoveAll(dir)
 	targets := map[string]string{"markdown": cliDir, "man": manDir}
-	args := []string{"run", "./cmd/godwit", "docs"}
+	args := []string{"run", "-buildvcs=false", "./cmd/godwit", "docs"}
 	for kind := range targets {
 		args = append(args, "--"+kind, filepath.Join(dir, kind))
 	}
