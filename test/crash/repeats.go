@@ -1,0 +1,148 @@
+package crash
+
+import (
+	"slices"
+	"time"
+
+	"github.com/godwit-mta/godwit/event"
+)
+
+// judgeReports asks whether the sender of each entry that failed was told so by exactly one report, and of no other.
+func (j *judgement) judgeReports() {
+	told := make(map[delivery]map[string]bool) // failed entry to the reports about it
+	for d, list := range j.receptions {
+		if !local(d.to) {
+			continue
+		}
+		if slices.ContainsFunc(list, (*reception).delivered) {
+			j.v.Reports++
+		}
+		for _, r := range list {
+			for _, failed := range r.Failed {
+				about := delivery{r.About, failed}
+				if told[about] == nil {
+					told[about] = make(map[string]bool)
+				}
+				told[about][d.token] = true
+			}
+		}
+	}
+	for _, token := range sorted(j.submissions) {
+		s := j.submissions[token]
+		m := j.messages[token]
+		for _, to := range s.To {
+			about := delivery{token, to}
+			n := len(told[about])
+			delete(told, about)
+			due := m != nil && nobody(to) && !s.Silent && !slices.Contains(s.Dropped, to)
+			switch {
+			case due && n == 0:
+				j.v.Lost++
+				j.v.breach(I1, "%s to %s failed, and no report came back", token, to)
+			case due && n > 1:
+				j.v.breach(I5, "%s to %s failed, and %d different reports came back", token, to, n)
+			case !due && n > 0:
+				j.v.breach(I3, "%s to %s: a report came back that must not be", token, to)
+			}
+		}
+	}
+	for about := range told {
+		j.v.breach(I3, "a report came back about %s to %s, which was never submitted", about.token, about.to)
+	}
+}
+
+// judgeOwn holds reports to what holds for all accepted mail, and finds messages that nobody submitted.
+func (j *judgement) judgeOwn() {
+	for _, token := range sorted(j.messages) {
+		m := j.messages[token]
+		switch {
+		case j.submissions[token] != nil:
+		case m.accepted.Reason != event.ReportGenerated:
+			j.v.Ghosts++
+			j.v.breach(I3, "message %s (%s) is in the event log, and nobody submitted it", m.accepted.Message, token)
+		case m.entries[sender] == nil || m.entries[sender].final == nil:
+			j.v.breach(I5, "report %s has no final event", m.accepted.Message)
+		case m.entries[sender].final.Type != event.Delivered || !j.reached(token, sender):
+			j.v.Lost++
+			j.v.breach(I1, "report %s never arrived; its final event is %s", m.accepted.Message, m.entries[sender].final.Type)
+		}
+	}
+}
+
+// judgeRepeats asks of each delivery beyond the first why it was made.
+func (j *judgement) judgeRepeats() {
+	repeats := make(map[int]int) // by number of the kill
+	flying := make(map[int]int)
+	for _, m := range j.byID {
+		for _, e := range m.entries {
+			for _, t := range e.events {
+				if t.Reason == event.Interrupted {
+					flying[j.killBefore(t.Time)]++
+				}
+			}
+		}
+	}
+	for _, d := range sortedDeliveries(j.receptions) {
+		list := slices.DeleteFunc(slices.Clone(j.receptions[d]), func(r *reception) bool { return !r.Accepted })
+		for i := 1; i < len(list); i++ {
+			j.v.Duplicates++
+			before, again := list[i-1], list[i]
+			if !before.Replied {
+				j.v.DuplicatesByReply++
+				continue
+			}
+			k := j.flight(d, before, again)
+			if k < 0 {
+				j.v.breach(I4, "%s came to %s at %s and again at %s, and no kill explains it", d.token, d.to,
+					before.Time.Format(time.StampMilli), again.Time.Format(time.StampMilli))
+				continue
+			}
+			j.v.DuplicatesByKill++
+			repeats[k]++
+			j.v.OldestRepeat = max(j.v.OldestRepeat, j.kills[k].Began.Sub(before.Time))
+		}
+	}
+	for _, n := range flying {
+		j.v.InFlight += n
+		j.v.MostInFlight = max(j.v.MostInFlight, n)
+	}
+	for k, n := range repeats {
+		j.v.MostByKill = max(j.v.MostByKill, n)
+		if n > flying[k] {
+			j.v.breach(I4, "%d deliveries were repeated after the kill at %s, and %d were in flight", n,
+				j.kills[k].Began.Format(time.StampMilli), flying[k])
+		}
+	}
+}
+
+// flight returns the number of the kill that explains why a delivery was made again: it came while the first one was in
+// flight, and the server noted at its next start that the attempt was interrupted. It is -1 if there is none.
+func (j *judgement) flight(d delivery, before, again *reception) int {
+	m := j.messages[d.token]
+	if m == nil || m.entries[d.to] == nil {
+		return -1
+	}
+	for _, k := range j.kills {
+		if k.Began.IsZero() || k.Began.After(before.Time.Add(forgettable)) || k.Gone.Add(afterglow).Before(before.Time) ||
+			!k.Gone.Before(again.Time) {
+			continue
+		}
+		for _, t := range m.entries[d.to].events {
+			if t.Reason == event.Interrupted && t.Time.After(k.Began) && t.Time.Before(again.Time) {
+				return j.killBefore(t.Time)
+			}
+		}
+	}
+	return -1
+}
+
+// killBefore returns the number of the last kill before t, -1 if there is none.
+func (j *judgement) killBefore(t time.Time) int {
+	last := -1
+	for i, k := range j.kills {
+		if !k.Began.IsZero() && k.Began.Before(t) {
+			last = i
+		}
+	}
+	return last
+}
