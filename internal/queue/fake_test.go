@@ -35,7 +35,6 @@ type table struct {
 	unreported map[*spool.Message][]*spool.Entry
 	told       []string // reports, whole
 	untold     int      // times that nobody was to be told
-	attempts   []*spool.Attempt
 	claims     int
 	n          uint64
 	claimErr   error

@@ -181,8 +181,10 @@ func TestDelayNotices(t *testing.T) {
 			if told := len(b.reports()) == 1; told != c.told || len(b.reports()) > 1 {
 				t.Errorf("%+v: %d notices", c, len(b.reports()))
 			}
-			if c.told && (!strings.Contains(b.reports()[0], "Action: delayed") || !strings.Contains(b.reports()[0], "Will-Retry-Until:")) {
-				t.Errorf("notice: %s", b.reports()[0])
+			for _, want := range []string{"Action: delayed", "Will-Retry-Until:"} {
+				if c.told && !strings.Contains(b.reports()[0], want) {
+					t.Errorf("the notice lacks %q: %s", want, b.reports()[0])
+				}
 			}
 			time.Sleep(24 * time.Hour)
 			synctest.Wait()

@@ -337,23 +337,30 @@ func TestRecipientsAtOneSiteShareOneAttempt(t *testing.T) {
 
 func TestPanicCostsTheAttemptOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := 0
-		b := start(t, Options{}, func(_ context.Context, j *Job) Verdict {
-			if n++; n < 3 {
+		var n atomic.Int64
+		b := start(t, Options{Settings: Settings{Jitter: -1}}, func(_ context.Context, j *Job) Verdict {
+			switch {
+			case j.Key.Domain != "a.example":
+				return delivered(j)
+			case n.Add(1) == 1:
 				panic("defect")
+			case n.Load() == 2:
+				return Verdict{}
 			}
 			return delivered(j)
 		})
 		defer b.stop()
 		b.accept(b.message("t", "a.example"))
+		b.accept(b.message("t", "b.example"))
 		synctest.Wait()
-		if b.left() != 1 {
-			t.Fatal("the entry vanished")
+		left := b.copies(spool.Filter{})
+		if len(left) != 1 || left[0].Attempts != 1 || left[0].Due.Sub(time.Now()) != 2*time.Minute {
+			t.Fatalf("left after the panic: %+v", left)
 		}
-		time.Sleep(4 * time.Second)
+		time.Sleep(7 * time.Minute)
 		synctest.Wait()
-		if b.left() != 0 || n != 3 {
-			t.Errorf("%d left after %d calls", b.left(), n)
+		if b.left() != 0 || n.Load() != 3 {
+			t.Errorf("%d left after %d calls", b.left(), n.Load())
 		}
 	})
 }

@@ -178,7 +178,8 @@ func (s *Scheduler) stuckLocked(q *queue, now time.Time) (Why, bool) {
 		}
 		return Why{
 			Code: Suspended, Since: h.since, Until: h.until,
-			Text: fmt.Sprintf("%s: %s (%s, first at %s)", text, resultText(h.last), count(h.failures, "try"), clock(h.since, now)),
+			Text: fmt.Sprintf("%s: %s (%s, first at %s)",
+				text, resultText(h.last), count(h.failures, "try"), clock(h.since, now)),
 		}, true
 	case h.stopped(now):
 		return Why{

@@ -2,8 +2,6 @@ package queue
 
 import (
 	"context"
-	"errors"
-	"math/rand/v2"
 	"runtime/debug"
 	"time"
 
@@ -42,27 +40,18 @@ func (s *Scheduler) workerLocked() *worker {
 
 func (s *Scheduler) work(w *worker) {
 	for q := range w.wake {
-		if q == nil {
-			break
-		}
-		s.serve(w)
-		s.mu.Lock()
-		stopping := s.mu.stopping
-		if !stopping {
-			s.mu.parked = append(s.mu.parked, w)
-		}
-		s.mu.Unlock()
-		if stopping {
+		if q == nil || s.serve(w) {
 			break
 		}
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.mu.workers, w)
-	s.mu.Unlock()
 }
 
-// serve works for the worker's queue, then for whichever is in line, until there is nothing to do.
-func (s *Scheduler) serve(w *worker) {
+// serve works for the worker's queue, then for whichever is in line, until there is nothing to do. It reports whether
+// the worker is to go home; otherwise it is parked.
+func (s *Scheduler) serve(w *worker) (home bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w.queue.waking = false
@@ -82,16 +71,20 @@ func (s *Scheduler) serve(w *worker) {
 			s.releaseLocked(w)
 			s.arrangeLocked(q, now)
 		}
-		if s.mu.stopping || s.mu.failed != nil {
+		switch {
+		case s.mu.stopping || s.mu.failed != nil:
 			if w.queue != nil {
 				s.releaseLocked(w)
 			}
-			return
-		}
-		if w.queue == nil || !s.mu.lines[proven].empty() || !s.mu.lines[unproven].empty() {
+		case w.queue == nil || !s.mu.lines[proven].empty() || !s.mu.lines[unproven].empty():
 			s.turnLocked(w)
 		}
 	}
+	if s.mu.stopping {
+		return true
+	}
+	s.mu.parked = append(s.mu.parked, w)
+	return false
 }
 
 // turnLocked gives the worker's slot to the queue whose turn it is; that may be the one it has, but behind all others.
@@ -166,7 +159,7 @@ func (s *Scheduler) attempt(w *worker) (Verdict, finding) {
 	if tooOld(j.Message, w.started) {
 		v.Attempt, what = s.agedAttempt(j.Message, j.Entries), nothing
 	} else {
-		v = s.deliver(j)
+		v = s.deliver(w)
 	}
 	a := v.Attempt
 	untried, local, deferred := 0, 0, false
@@ -191,6 +184,7 @@ func (s *Scheduler) attempt(w *worker) (Verdict, finding) {
 	}
 	if untried == len(a.Entries) {
 		s.o.Spool.Return(a.Entries)
+		s.remind() // an operator may have wished to bounce them
 		return v, untouched
 	}
 	s.settling <- struct{}{}
@@ -207,31 +201,33 @@ func (s *Scheduler) attempt(w *worker) (Verdict, finding) {
 	return v, what
 }
 
-// deliver calls the Deliverer. A panic costs the attempt, not the process, and not the message: its entries go back.
-func (s *Scheduler) deliver(j *Job) (v Verdict) {
+// deliver calls the Deliverer. A panic costs the attempt, not the process, and not the message: nobody knows how far
+// the attempt had come, so its entries are deferred by the schedule.
+func (s *Scheduler) deliver(w *worker) (v Verdict) {
+	j := &w.job
 	defer func() {
-		bad := ""
 		if r := recover(); r != nil {
 			s.metrics.panics.Inc()
 			s.log.Error("delivery panicked", "message", j.Message.ID, "site", j.Key.Domain, "panic", r,
 				"stack", string(debug.Stack()))
-			bad = "delivery failed inside"
+			v = broken(w, "a defect of this server ended the attempt")
 		} else if a := v.Attempt; a == nil || len(a.Entries) != len(j.Entries) || len(a.Results) != len(j.Entries) {
 			s.log.Error("delivery gave no result for each entry", "message", j.Message.ID, "site", j.Key.Domain)
-			bad = "delivery gave no result"
-		}
-		if bad != "" {
-			v = untried(j, bad)
+			v = broken(w, "a defect of this server lost the outcome of the attempt")
 		}
 	}()
 	return s.o.Deliverer.Deliver(s.attempts, j)
 }
 
-// untried is the verdict of an attempt that was not made.
-func untried(j *Job, why string) Verdict {
-	a := &spool.Attempt{Message: j.Message, Entries: j.Entries, Results: make([]spool.Result, len(j.Entries))}
+// broken is the verdict of an attempt whose outcome is not known.
+func broken(w *worker, why string) Verdict {
+	j := &w.job
+	a := &spool.Attempt{
+		Message: j.Message, Entries: j.Entries, Results: make([]spool.Result, len(j.Entries)),
+		Started: w.started, Ended: time.Now(),
+	}
 	for i := range a.Results {
-		a.Results[i] = spool.Result{Reason: event.LocalError, Explanation: why}
+		a.Results[i] = spool.Result{Outcome: spool.Deferred, Reason: event.LocalError, Explanation: why}
 	}
 	return Verdict{Attempt: a}
 }
@@ -308,105 +304,4 @@ func worst(results []spool.Result) spool.Result {
 		}
 	}
 	return results[0]
-}
-
-// claimLocked claims due entries of q into its window. The lock is given up meanwhile; q.claiming keeps others away.
-func (s *Scheduler) claimLocked(q *queue, now time.Time) {
-	limit := min(s.o.Claim, s.o.WindowTotal-s.mu.entries, s.o.WindowTotal/2-q.tenant.entries)
-	if q.health.failures > 0 {
-		limit = 1 // a probe
-	}
-	limit = max(limit, 1)
-	q.claiming, q.streak = true, 0
-	q.due = time.Time{} // Due calls from now on are news
-	settings := s.mu.settings
-	random := rand.New(rand.NewPCG(s.mu.rand.Uint64(), s.mu.rand.Uint64()))
-	s.mu.Unlock()
-
-	entries, err := s.o.Spool.Claim(s.attempts, q.key, now, limit, func(e *spool.Entry) time.Time {
-		return nextDue(now, e.Message.Expires, e.Attempts+1, 0, &settings, random)
-	})
-	stat, _ := s.o.Spool.Queue(q.key)
-	s.metrics.claims.Inc()
-	s.metrics.claimed.Add(float64(len(entries)))
-
-	s.mu.Lock()
-	after := time.Now()
-	q.claiming = false
-	next := stat.NextDue
-	switch {
-	case err != nil:
-		q.health.pause(after, spool.Result{
-			Reason: event.LocalError, Explanation: "due entries cannot be claimed: " + err.Error(),
-		}, settings.Pause)
-		next = now
-		if errors.Is(err, spool.ErrFailed) {
-			s.failLocked(err)
-		} else if s.attempts.Err() == nil {
-			s.log.Error("due entries cannot be claimed", "queue", q.key, "error", err)
-		}
-	case len(entries) == 0 && !next.IsZero() && !next.After(now):
-		next = after.Add(time.Second) // the spool knows better what is due than when
-	}
-	s.dueLocked(q, next)
-	if len(entries) > 0 && (s.mu.stopping || q.health.stopped(after)) {
-		s.mu.Unlock()
-		s.o.Spool.Return(entries)
-		s.mu.Lock()
-		entries = nil
-	}
-	var held []*spool.Entry
-	var reason string
-	if len(s.mu.rules) > 0 {
-		entries, held, reason = s.unruledLocked(entries)
-	}
-	for _, g := range groups(entries) {
-		s.pushLocked(q, g)
-	}
-	s.arrangeLocked(q, after)
-	if len(held) > 0 {
-		s.mu.Unlock()
-		s.o.Spool.ReturnHeld(held, reason)
-		s.mu.Lock()
-	}
-}
-
-// unruledLocked parts claimed entries into those that go on and those that a rule holds. Rules count at acceptance, so
-// that what an operator releases goes its way; but a crash may have come before that was recorded.
-func (s *Scheduler) unruledLocked(entries []*spool.Entry) (free, held []*spool.Entry, reason string) {
-	for _, e := range entries {
-		if e.Attempts == 0 && e.Interrupted > 0 {
-			if r := s.ruledLocked(e.Message, e.Queue()); r != nil && !e.Message.Received.Before(r.Since) {
-				held, reason = append(held, e), r.Reason
-				continue
-			}
-		}
-		free = append(free, e)
-	}
-	return free, held, reason
-}
-
-// groups parts claimed entries by message, keeping their order.
-func groups(entries []*spool.Entry) []group {
-	var out []group
-	place := make(map[*spool.Message]int, len(entries))
-	for i, e := range entries {
-		if at, ok := place[e.Message]; ok {
-			out[at].entries = append(out[at].entries, e)
-			continue
-		}
-		place[e.Message] = len(out)
-		out = append(out, group{message: e.Message, entries: entries[i : i+1 : i+1], spread: spread(e.Message)})
-	}
-	return out
-}
-
-// spread reports whether m has recipients in several queues.
-func spread(m *spool.Message) bool {
-	for _, key := range m.Queues[1:] {
-		if key != m.Queues[0] {
-			return true
-		}
-	}
-	return false
 }
