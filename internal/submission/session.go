@@ -119,11 +119,20 @@ func (s *session) Reset() { s.queues = nil }
 
 func (s *session) Close() {}
 
+// Refused tells what the engine refused by itself.
+func (s *session) Refused(env *smtp.Envelope, r smtp.Reply) {
+	to := ""
+	if len(env.Recipients) == 1 {
+		to = env.Recipients[0].Path.String()
+	}
+	s.refuse(env.From.Path.String(), to, r)
+}
+
 // refuse records a refusal for the operator.
 func (s *session) refuse(from, to string, r smtp.Reply) {
 	s.door.opts.Refused(&event.Event{
 		Time: time.Now(), Type: event.Refused, Session: s.peer.Session, Listener: s.door.opts.Listener,
-		Client: s.client, Sender: from, Recipient: to,
+		Client: s.client, Reason: reasonOf(r), Sender: from, Recipient: to,
 		Reply: event.Reply{Code: r.Code, Enhanced: r.Enhanced.String(), Text: r.Text},
 	})
 }
@@ -137,4 +146,27 @@ func peopleText(h message.Header, name string) string {
 		return ""
 	}
 	return strings.ToValidUTF8(string(v[:min(len(v), maxPeopleText)]), "?")
+}
+
+// reasonOf says in the words of the event log what a refusal of ours means. The subject of the enhanced code tells them apart
+// (RFC 3463, 3).
+func reasonOf(r smtp.Reply) event.Reason {
+	c := r.Enhanced
+	switch {
+	case c == replyLoop.Enhanced:
+		return event.Loop
+	case r == replyTryLater:
+		return event.StorageUnavailable
+	case c.Subject == 7:
+		return event.RelayDenied
+	case c.Subject == 1 && c.Detail >= 7:
+		return event.InvalidSender
+	case c.Subject == 1:
+		return event.InvalidRecipient
+	case c.Subject == 6:
+		return event.InvalidMessage
+	case c.Subject == 3, c == smtp.EnhancedCode{Class: 4, Subject: 5, Detail: 3}:
+		return event.LimitExceeded
+	}
+	return event.InvalidMessage
 }

@@ -36,6 +36,13 @@ type Session interface {
 	Close()
 }
 
+// Refuser is a Session that is told of what the engine refused without asking it: a sender or recipient that is no address, a
+// message that is too large or not in order. env holds what was accepted before, reply is what the client was told. Refused must
+// be quick and keep neither.
+type Refuser interface {
+	Refused(env *smtp.Envelope, reply smtp.Reply)
+}
+
 // Peer is the other side of a session.
 type Peer struct {
 	Session string         // id of the session, 10 letters and digits, unique in the process

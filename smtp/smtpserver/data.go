@@ -301,6 +301,7 @@ func (s *session) grow(kept int) {
 func (s *session) deliver(ctx context.Context) ending {
 	if f := s.tx.scan.flaw; f != flawNone {
 		s.noteFlaw(f)
+		s.tell(s.tx.env, flaws[f].reply)
 		s.drop(stateReady)
 		return s.reply(flaws[f].reply)
 	}

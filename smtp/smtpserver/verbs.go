@@ -178,9 +178,11 @@ func (s *session) mail(ctx context.Context, args []byte) ending {
 	switch {
 	case err != nil:
 		s.tx = transaction{}
+		s.tell(&smtp.Envelope{}, parseReply(err))
 		return s.refuse(parseReply(err))
 	case from.Size > s.terms.MessageBytes:
 		s.tx = transaction{}
+		s.tell(&smtp.Envelope{From: from}, flaws[flawSize].reply)
 		return s.excuse(flaws[flawSize].reply)
 	case s.server.memory.Load()+from.Size > s.terms.MemoryBytes: // sooner than after it was sent in vain
 		s.tx = transaction{}
@@ -210,6 +212,7 @@ func (s *session) rcpt(ctx context.Context, args []byte) ending {
 	}
 	to, err := smtp.ParseRcpt(s.keep(args), smtp.PathOptions{UTF8: env.From.UTF8})
 	if err != nil {
+		s.tell(env, parseReply(err))
 		return s.refuse(parseReply(err))
 	}
 	// The recipient lies behind those accepted, so that the backend can be shown it where it will stay.
@@ -224,6 +227,13 @@ func (s *session) rcpt(ctx context.Context, args []byte) ending {
 	env.Recipients = env.Recipients[:n+1]
 	s.setState(stateRcpt)
 	return goOn
+}
+
+// tell passes a refusal of the engine's own on to a backend that wants to know.
+func (s *session) tell(env *smtp.Envelope, r smtp.Reply) {
+	if k, ok := s.backend.(Refuser); ok {
+		k.Refused(env, r)
+	}
 }
 
 func (s *session) rset(context.Context, []byte) ending {
