@@ -116,6 +116,9 @@ func newWorldOf(t testing.TB, zones string, change func(*Options), kind smtptest
 	}
 	running++
 	go func() { done <- w.d.Run(ctx) }()
+	for !w.d.pool.Keeping() {
+		time.Sleep(time.Millisecond)
+	}
 	t.Cleanup(func() {
 		cancel()
 		for range running {

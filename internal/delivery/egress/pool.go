@@ -94,6 +94,11 @@ func NewSession(c *smtpclient.Conn, path Path, target Target, backup bool) *Sess
 	return &Session{Conn: c, Path: path, Target: target, Backup: backup, opened: time.Now()}
 }
 
+// unchecked is how long an idle session is taken to stand without a look. Under load nearly all are used again sooner,
+// and the look would be a tenth of what a message costs. One that was closed meanwhile shows it under the transaction,
+// and whoever uses it must be ready for that in any case.
+const unchecked = 50 * time.Millisecond
+
 // Take returns the session of the path that was used last and still stands, or nil if there is none. Those found closed
 // are dropped.
 func (p *Pool) Take(path Path) *Session {
@@ -103,11 +108,12 @@ func (p *Pool) Take(path Path) *Session {
 			p.metrics.missed.Inc()
 			return nil
 		}
-		if p.expired(s, time.Now()) {
+		now := time.Now()
+		if p.expired(s, now) {
 			p.part(s)
 			continue
 		}
-		if !s.Alive() {
+		if now.Sub(s.idle) >= unchecked && !s.Alive() {
 			p.metrics.found.Inc()
 			_ = s.Close() // it is closed on the other side
 			continue
@@ -228,6 +234,13 @@ func (p *Pool) Len() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.mu.n
+}
+
+// Keeping reports whether Run is at work, so that sessions are kept.
+func (p *Pool) Keeping() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.open
 }
 
 // Run closes sessions that have been idle too long. When ctx is done it closes all that are kept, and returns within a
