@@ -139,7 +139,7 @@ func benchMessage(ids *message.IDs, i int) *Message {
 
 // BenchmarkAcceptSettle is the life of a message that is delivered at once, without the journal.
 func BenchmarkAcceptSettle(b *testing.B) {
-	s, stop := benchSpool(b, "spool", vfs.NewMem(), newNullJournal())
+	s, stop := benchSpool(b, "/spool", vfs.NewMem(), newNullJournal())
 	s.SetSink(&settler{s, delivered()})
 	body := smtp.BodyOf(make([]byte, 10<<10))
 	ids := message.NewIDs(nil)

@@ -252,7 +252,7 @@ func (c *checker) restore(ctx context.Context, name string) (s *Spool, why, err 
 	return s, nil, err
 }
 
-func (c *checker) dir(name string) string { return fmt.Sprintf("%s-%d", name, c.scratch) }
+func (c *checker) dir(name string) string { return fmt.Sprintf("/%s-%d", name, c.scratch) }
 
 // homes checks that every message that is here has its body.
 func (c *checker) homes(s *Spool) error {
@@ -312,13 +312,22 @@ func (c *checker) compareIndex(ctx context.Context, fresh *Spool) error {
 	if err != nil {
 		return err
 	}
+	if why == nil {
+		c.report.Index = "checked"
+		err = c.compare(fresh, old)
+		if err == nil {
+			err = c.orders(old)
+		}
+		if errors.Is(err, pebble.ErrCorruption) {
+			why, err = err, nil
+		}
+		err = errors.Join(err, old.Close())
+	}
 	if why != nil {
 		c.report.Index = "unreadable"
 		c.problem("index", c.opts.Dir, "%v", why)
-		return nil
 	}
-	c.report.Index = "checked"
-	return errors.Join(c.compare(fresh, old), c.orders(old), old.Close())
+	return err
 }
 
 // compare goes through the messages of both indexes.

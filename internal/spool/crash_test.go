@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -39,7 +40,7 @@ func TestCrashCampaign(t *testing.T) {
 		}
 		return
 	}
-	runs := 1500
+	runs := 1200
 	if testing.Short() {
 		runs = 300
 	}
@@ -112,6 +113,10 @@ type trial struct {
 	until int // begun at the clone
 
 	verified bool // this life has looked at what it found
+
+	inject   bool // the file system fails at the cut, instead of a crash
+	sticky   bool // and from then on
+	injected bool // it did
 }
 
 type trialSink struct {
@@ -149,26 +154,37 @@ func (t *trial) life() error {
 	t.clone, t.verified = nil, false
 	t.cut = 1 + t.rng.IntN(160)
 	t.cutAt = t.cut
+	t.inject, t.sticky, t.injected = t.rng.IntN(4) == 0, t.rng.IntN(2) == 0, false
 	if t.rng.IntN(8) == 0 {
-		if err := t.fs.RemoveAll("spool"); err != nil { // the index is lost
+		if err := errors.Join(t.fs.RemoveAll("/spool"), syncDir(t.fs, "/")); err != nil {
 			return err
 		}
 		t.logf("index lost")
 	}
-	if err := t.open(); err != nil {
-		return err
+	opened := t.open()
+	if opened != nil && !t.hurt() {
+		return opened
 	}
-	err := t.work()
+	var err error
+	if opened == nil {
+		err = t.work()
+	}
+	if err != nil && t.hurt() {
+		t.logf("after a fault: %v", err)
+		err = t.stays()
+	}
 	t.mu.Lock()
 	if t.clone == nil {
 		t.cutNow()
 	}
 	t.cut = -1
 	t.mu.Unlock()
-	if e := t.close(); err == nil && e != nil {
-		err = e
+	if opened == nil {
+		if e := t.close(); err == nil && e != nil && !t.hurt() {
+			err = e
+		}
 	}
-	if err == nil && t.rng.IntN(4) == 0 {
+	if err == nil && t.rng.IntN(12) == 0 {
 		err = errors.Join(t.check(t.fs), t.check(t.clone))
 	}
 	t.fs = t.clone
@@ -205,7 +221,28 @@ func (t *trial) work() error {
 	return nil
 }
 
-// MaybeError implements errorfs.Injector: it is told of each operation of the file system, before it.
+// stays checks that a spool that failed gives nothing away and takes nothing any more.
+func (t *trial) stays() error {
+	if t.spool.Err() == nil {
+		return nil
+	}
+	m := t.newMessage()
+	t.msgs = t.msgs[:len(t.msgs)-1]
+	body := smtp.BodyOf(bodyFor(m))
+	defer body.Release()
+	if err := t.spool.Accept(context.Background(), m, body); !errors.Is(err, ErrFailed) {
+		return fmt.Errorf("a failed spool took a message: %v", err)
+	}
+	for _, d := range trialDomains {
+		es, err := t.spool.Claim(context.Background(), QueueKey{"t", d}, time.Now().Add(24*time.Hour), 10, nil)
+		if !errors.Is(err, ErrFailed) || es != nil {
+			return fmt.Errorf("a failed spool gave %d entries: %v", len(es), err)
+		}
+	}
+	return nil
+}
+
+// operation is told of each operation of the file system, before it.
 func (t *trial) operation(op errorfs.Op) error {
 	switch op.Kind {
 	case errorfs.OpFileWrite, errorfs.OpFileWriteAt, errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo,
@@ -218,10 +255,36 @@ func (t *trial) operation(op errorfs.Op) error {
 	if t.cut < 0 || t.clone != nil {
 		return nil
 	}
+	if t.inject {
+		return t.fault(op)
+	}
 	if t.cut--; t.cut == 0 {
 		t.cutNow()
 	}
 	return nil
+}
+
+// fault fails an operation. The index's log and manifest are spared: when they fail the process ends, which TestIndexFailureEndsProcess
+// shows.
+func (t *trial) fault(op errorfs.Op) error {
+	isJournal := strings.HasPrefix(op.Path, "/journal")
+	if !isJournal && !strings.HasSuffix(op.Path, ".sst") {
+		return nil
+	}
+	if t.injected && t.sticky && isJournal {
+		return errorfs.ErrInjected
+	}
+	if t.cut--; t.cut == 0 {
+		t.injected = true
+		return errorfs.ErrInjected
+	}
+	return nil
+}
+
+func (t *trial) hurt() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.injected
 }
 
 // cutNow takes what a crash leaves. mu is held, so that acknowledgements come wholly before or after.
@@ -238,7 +301,7 @@ func (t *trial) rng2() uint64 { return uint64(t.cutAt)*7919 + uint64(t.begun) }
 
 func (t *trial) open() error {
 	fs := errorfs.Wrap(t.fs, errorfs.InjectorFunc(t.operation))
-	log, err := journal.Open(journal.Options{Dir: "journal", FS: fs, SegmentSize: 16 << 10, Owner: "test",
+	log, err := journal.Open(journal.Options{Dir: "/journal", FS: fs, SegmentSize: 16 << 10, Owner: "test",
 		LazyDelay: 100 * time.Microsecond, Spares: -1})
 	if err != nil {
 		return err
@@ -257,7 +320,7 @@ func (t *trial) open() error {
 	}
 	t.sink.fresh = nil
 	t.spool, err = Open(context.Background(), Options{
-		Dir: "spool", FS: fs, Journal: log, Waste: waste, OverlayEntries: 8 + t.rng.IntN(60), IndexMemtable: 64 << 10, IndexCache: 1 << 10,
+		Dir: "/spool", FS: fs, Journal: log, Waste: waste, OverlayEntries: 8 + t.rng.IntN(60), IndexMemtable: 64 << 10, IndexCache: 1 << 10,
 		Fatal: func(error) {}, Logger: slog.New(slog.NewTextHandler(logWriter(t.logf), &slog.HandlerOptions{Level: slog.LevelInfo})), Interrupted: []time.Duration{time.Second, time.Minute},
 	})
 	if err != nil {
@@ -327,7 +390,7 @@ func (b belief) fits(e *Entry) bool {
 	case b.state == Claimed:
 		return e.State == Waiting && e.Interrupted == b.interrupted+1 && e.Due.After(time.Now())
 	}
-	return e.State == Waiting && micros(e.Due) == b.due && e.Interrupted == b.interrupted
+	return e.State == Waiting && (micros(e.Due) == b.due || b.due < 0) && e.Interrupted == b.interrupted
 }
 
 // verify compares what a start found with the model, then makes what was found the model.
@@ -379,14 +442,16 @@ func (t *trial) verify() error {
 
 // check has a closed or crashed spool looked through.
 func (t *trial) check(fs vfs.FS) error {
-	if _, err := fs.Stat("journal"); err != nil {
+	if _, err := fs.Stat("/journal"); err != nil {
 		return nil // it crashed before there was one
 	}
-	r, err := Check(context.Background(), CheckOptions{JournalDir: "journal", Dir: "spool", FS: fs})
+	r, err := Check(context.Background(), CheckOptions{JournalDir: "/journal", Dir: "/spool", FS: fs})
 	if err != nil {
 		return err
 	}
-	if !r.OK() {
+	// Pebble may lose the way to its manifest when directory entries survive a crash in another order than they were made. Then
+	// the index is rebuilt.
+	if !r.OK() && !(r.Index == "unreadable" && len(r.Problems) == 1) {
 		return fmt.Errorf("the check found %v", r.Problems)
 	}
 	return nil
@@ -559,15 +624,13 @@ func (t *trial) accept() error {
 	defer body.Release()
 	err := t.spool.Accept(context.Background(), m, body)
 	t.logf("%d: accept %s with %d: %v", op, m.ID, len(m.Recipients), err)
-	t.accepted(op, m)
-	return err
-}
-
-func (t *trial) accepted(op int, m *Message) {
 	for i := range m.Recipients {
 		t.believe(op, EntryID{m.ID, i}, belief{state: Claimed})
 	}
-	t.ack(op)
+	if err == nil {
+		t.ack(op)
+	}
+	return err
 }
 
 // inHand returns claimed entries of one message.
@@ -664,6 +727,12 @@ func (t *trial) claimSome() error {
 	key := QueueKey{"t", trialDomains[t.rng.IntN(len(trialDomains))]}
 	es, err := t.spool.Claim(context.Background(), key, time.Now().Add(24*time.Hour), 1+t.rng.IntN(4), nil)
 	if err != nil {
+		for _, id := range t.some(Waiting) {
+			if b := t.now(id); t.domainOf(id) == key.Domain {
+				b.state = Claimed
+				t.believe(op, id, b)
+			}
+		}
 		return err
 	}
 	last := int64(0)
@@ -756,9 +825,6 @@ func (t *trial) byOperator() error {
 	case 4:
 		n, err = t.spool.Finish(ctx, f, Result{Outcome: Expired, Reason: event.Aged})
 	}
-	if err != nil {
-		return err
-	}
 	want := 0
 	for _, o := range chosen {
 		b := t.now(o)
@@ -787,6 +853,9 @@ func (t *trial) byOperator() error {
 		t.believe(op, o, b)
 		t.logf("%d: verb %d: %s: %+v -> %+v", op, verb, o, was, b)
 	}
+	if err != nil {
+		return err
+	}
 	if n != want {
 		return fmt.Errorf("verb %d with %+v changed %d entries, want %d", verb, f, n, want)
 	}
@@ -807,14 +876,15 @@ func (t *trial) report() error {
 		for _, e := range r.Entries {
 			indices = append(indices, e.Index)
 		}
-		if err := t.acceptReport(op, r.Message, indices, t.spool.AcceptReport); err != nil {
-			return err
-		}
+		err := t.acceptReport(op, r.Message, indices, t.spool.AcceptReport)
 		for _, e := range r.Entries {
 			b := t.now(e.ID())
 			b.reported = true
 			t.believe(op, e.ID(), b)
 			t.logf("%d: report %s", op, e.ID())
+		}
+		if err != nil {
+			return err
 		}
 		t.ack(op)
 	}
@@ -830,18 +900,12 @@ func (t *trial) acceptReport(op int, about *Message, indices []int,
 	dsn.From, dsn.Report = smtp.Sender{}, true
 	body := smtp.BodyOf(bodyFor(dsn))
 	defer body.Release()
-	if err := accept(context.Background(), dsn, body, about, indices); err != nil {
-		return err
+	err := accept(context.Background(), dsn, body, about, indices)
+	// A report has a null sender, so that nothing of it is ever reported.
+	for i := range dsn.Recipients {
+		t.believe(op, EntryID{dsn.ID, i}, belief{state: Claimed, reported: true})
 	}
-	t.acceptedNull(op, dsn)
-	return nil
-}
-
-// acceptedNull: a report has a null sender, so that nothing of it is ever reported.
-func (t *trial) acceptedNull(op int, m *Message) {
-	for i := range m.Recipients {
-		t.believe(op, EntryID{m.ID, i}, belief{state: Claimed, reported: true})
-	}
+	return err
 }
 
 func (t *trial) delayNotice() error {
@@ -852,11 +916,12 @@ func (t *trial) delayNotice() error {
 		}
 		op := t.start()
 		i := slices.IndexFunc(t.msgs, func(m *Message) bool { return m.ID == id.Message })
-		if err := t.acceptReport(op, t.msgs[i], []int{id.Index}, t.spool.AcceptDelayNotice); err != nil {
-			return err
-		}
+		err := t.acceptReport(op, t.msgs[i], []int{id.Index}, t.spool.AcceptDelayNotice)
 		b.delay = true
 		t.believe(op, id, b)
+		if err != nil {
+			return err
+		}
 		t.ack(op)
 		t.logf("%d: delay notice %s", op, id)
 		return nil

@@ -86,14 +86,19 @@ func (s *Spool) rebuild(ctx context.Context, h header) (claimed []EntryID, recor
 func (s *Spool) openIndex() (header, error) {
 	o := &s.opts
 	dir := o.FS.PathJoin(o.Dir, indexDir)
-	if err := o.FS.MkdirAll(o.Dir, 0o750); err != nil {
+	err := o.FS.MkdirAll(o.Dir, 0o750)
+	if err == nil {
+		err = syncDir(o.FS, o.FS.PathDir(o.Dir))
+	}
+	if err != nil {
 		return header{}, fmt.Errorf("spool: %w", err)
 	}
-	_, err := o.FS.Stat(o.FS.PathJoin(o.Dir, rebuildMark))
+	_, err = o.FS.Stat(o.FS.PathJoin(o.Dir, rebuildMark))
 	rebuild := err == nil
 	for try := 0; ; try++ {
 		if rebuild {
-			if err := o.FS.RemoveAll(dir); err != nil {
+			// Synced, or a power cut could bring back an index that is too old for the journal by then.
+			if err := errors.Join(o.FS.RemoveAll(dir), syncDir(o.FS, o.Dir)); err != nil {
 				return header{}, fmt.Errorf("spool: throwing away the index: %w", err)
 			}
 		}
@@ -121,7 +126,7 @@ func (s *Spool) openIndex() (header, error) {
 // tryIndex opens the index. why says that it is not usable but may be rebuilt; err that nothing can be done about it.
 func (s *Spool) tryIndex(dir string) (h header, why, err error) {
 	o := &s.opts
-	if err := o.FS.MkdirAll(dir, 0o750); err != nil {
+	if err := errors.Join(o.FS.MkdirAll(dir, 0o750), syncDir(o.FS, o.Dir)); err != nil {
 		return h, nil, fmt.Errorf("spool: %w", err)
 	}
 	x, err := openIndex(indexOptions{
@@ -150,6 +155,14 @@ func (s *Spool) tryIndex(dir string) (h header, why, err error) {
 		return h, nil, nil
 	}
 	return header{}, why, x.close()
+}
+
+func syncDir(fs vfs.FS, dir string) error {
+	d, err := fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func (x *index) empty() bool {

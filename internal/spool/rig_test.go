@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -56,7 +57,7 @@ func (r *rig) Due(key QueueKey, at time.Time) {
 // newRig opens a spool in memory; change may set options.
 func newRig(t testing.TB, fs vfs.FS, change func(*rig)) *rig {
 	r := &rig{TB: t, fs: fs, ids: message.NewIDs(nil), segment: 1 << 20}
-	r.opts = Options{Dir: "spool", FS: fs, IndexMemtable: 256 << 10, IndexCache: 1 << 20, Fatal: func(err error) { t.Errorf("fatal: %v", err) }}
+	r.opts = Options{Dir: "/spool", FS: fs, IndexMemtable: 256 << 10, IndexCache: 1 << 20, Fatal: func(err error) { t.Errorf("fatal: %v", err) }}
 	if change != nil {
 		change(r)
 	}
@@ -78,7 +79,7 @@ func (r *rig) open() {
 
 func (r *rig) tryOpen() (err error) {
 	r.fresh, r.dues = make(map[EntryID]*Entry), make(map[QueueKey]time.Time)
-	r.journal, err = journal.Open(journal.Options{Dir: "journal", FS: r.fs, SegmentSize: r.segment, Owner: "test",
+	r.journal, err = journal.Open(journal.Options{Dir: "/journal", FS: r.fs, SegmentSize: r.segment, Owner: "test",
 		LazyDelay: 100 * time.Microsecond, Spares: -1})
 	if err != nil {
 		return err
@@ -276,3 +277,5 @@ func (r *rig) sums() Stats {
 	}
 	return st
 }
+
+var discard = slog.New(slog.DiscardHandler)
