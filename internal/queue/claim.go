@@ -11,11 +11,14 @@ import (
 
 // claimLocked claims due entries of q into its window. The lock is given up meanwhile; q.claiming keeps others away.
 func (s *Scheduler) claimLocked(q *queue, now time.Time) {
-	limit := min(s.o.Claim, s.o.WindowTotal-s.mu.entries, s.o.WindowTotal/2-q.tenant.entries)
+	room := s.o.WindowTotal - s.mu.entries - s.mu.claiming
+	limit := min(s.o.Claim, room, s.o.WindowTotal/2-q.tenant.entries-q.tenant.claiming)
 	if q.health.failures > 0 {
 		limit = 1 // a probe
 	}
-	limit = max(limit, 1)
+	limit = max(limit, 1) // a worker in want of work always gets some
+	s.mu.claiming += limit
+	q.tenant.claiming += limit
 	q.claiming, q.streak = true, 0
 	q.due = time.Time{} // Due calls from now on are news
 	settings := s.mu.settings
@@ -32,6 +35,8 @@ func (s *Scheduler) claimLocked(q *queue, now time.Time) {
 	s.mu.Lock()
 	after := time.Now()
 	q.claiming = false
+	s.mu.claiming -= limit
+	q.tenant.claiming -= limit
 	next := stat.NextDue
 	switch {
 	case err != nil:

@@ -593,6 +593,7 @@ func (b *bench) run() {
 		b.s.mu.Lock()
 		defer b.s.mu.Unlock()
 		if b.s.mu.active != 0 || b.s.mu.entries != 0 || b.s.mu.bytes != 0 || len(b.s.mu.siblings) != 0 ||
+			b.s.mu.claiming != 0 ||
 			len(b.s.mu.workers) != 0 {
 			b.t.Errorf("left behind: %d slots, %d entries, %d bytes, %d siblings, %d workers",
 				b.s.mu.active, b.s.mu.entries, b.s.mu.bytes, len(b.s.mu.siblings), len(b.s.mu.workers))

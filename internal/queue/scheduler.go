@@ -52,6 +52,7 @@ type Scheduler struct {
 		spare   int       // fewest of them since the last sweep
 
 		entries  int   // in windows
+		claiming int   // entries that may come into windows by claims under way
 		bytes    int64 // of fresh messages in windows
 		siblings map[message.ID][]place
 	}

@@ -85,8 +85,8 @@ func (s *Scheduler) admitsLocked(q *queue, m *spool.Message, n int, now time.Tim
 	}
 	return s.mu.failed == nil && !q.health.stopped(now) &&
 		(q.entries == 0 || q.entries+n <= room) &&
-		s.mu.entries+n <= s.o.WindowTotal &&
-		q.tenant.entries+n <= max(1, s.o.WindowTotal/2) &&
+		s.mu.entries+s.mu.claiming+n <= s.o.WindowTotal &&
+		q.tenant.entries+q.tenant.claiming+n <= max(1, s.o.WindowTotal/2) &&
 		s.mu.bytes+m.Size <= s.o.WindowBytes
 }
 

@@ -23,12 +23,13 @@ const (
 
 // tenant is what the scheduler knows of one tenant while it has a queue in memory.
 type tenant struct {
-	name    string
-	queues  int // in memory
-	entries int // in windows
-	active  int // slots in use, in all and by class
-	shares  [classes]int
-	line    [classes]deque[*queue]
+	name     string
+	queues   int // in memory
+	entries  int // in windows
+	claiming int // entries that may come into windows by claims under way
+	active   int // slots in use, in all and by class
+	shares   [classes]int
+	line     [classes]deque[*queue]
 }
 
 // add puts q at the end of its tenant's line.
