@@ -6,14 +6,17 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"go.uber.org/goleak"
@@ -249,6 +252,15 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := 0
+		problems, err := promlint.NewWithMetricFamilies(slices.Collect(maps.Values(families))).Lint()
+		for _, p := range problems {
+			if strings.HasPrefix(p.Metric, "godwit_") {
+				t.Errorf("%s: %s", p.Metric, p.Text)
+			}
+		}
+		if err != nil {
+			t.Error(err)
+		}
 		for name, f := range families {
 			if f.GetHelp() == "" {
 				t.Errorf("%s has no help", name)

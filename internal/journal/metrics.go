@@ -33,7 +33,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Buckets: prometheus.ExponentialBuckets(50e-6, 2, 16),
 		}),
 		segments: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "godwit_journal_segments_count",
+			Name: "godwit_journal_segments",
 			Help: "Segments on disk. A lasting rise means that mail stays, or that a view does not keep up.",
 		}),
 		damage: prometheus.NewCounter(prometheus.CounterOpts{

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,9 +23,13 @@ type Options struct {
 	CacheBytes int64
 
 	// Fatal is called when the engine cannot go on: a write or sync failed, or a table is corrupt. It must end the process, since the
-	// engine's state in memory and on disk may differ. Default: os.Exit(1). If it returns, the calling goroutine ends and the
-	// store has failed; that is for tests.
+	// engine's state in memory and on disk may differ. Default: os.Exit(1). If it returns, the engine's goroutine is
+	// stopped for ever and the store has failed; that is for tests.
 	Fatal func(error)
+
+	// Patience is how long background work (making tables of what is in memory) may fail in a row, as on a full disk, before
+	// the engine is given up; default 1 min. What is applied meanwhile is safe in the engine's log, until memory is full: then Apply waits.
+	Patience time.Duration
 
 	// Logger: nil discards.
 	Logger *slog.Logger
@@ -34,6 +39,7 @@ type Options struct {
 
 const (
 	defaultMemTable = 1 << 20
+	defaultPatience = time.Minute
 	defaultCache    = 2 << 20
 	minMemTable     = 64 << 10
 )
@@ -47,6 +53,9 @@ func (o Options) filled() (Options, error) {
 	}
 	if o.CacheBytes == 0 {
 		o.CacheBytes = defaultCache
+	}
+	if o.Patience == 0 {
+		o.Patience = defaultPatience
 	}
 	if o.Fatal == nil {
 		o.Fatal = func(error) { os.Exit(1) }
@@ -63,6 +72,9 @@ func (o Options) filled() (Options, error) {
 	}
 	if o.CacheBytes < 0 {
 		errs = append(errs, fmt.Errorf("cache of %d octets is negative", o.CacheBytes))
+	}
+	if o.Patience < 0 {
+		errs = append(errs, fmt.Errorf("patience %v is negative", o.Patience))
 	}
 	if len(errs) > 0 {
 		return o, fmt.Errorf("store options: %w", errors.Join(errs...))
@@ -94,7 +106,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Buckets: prometheus.ExponentialBuckets(100e-6, 2, 15),
 		}),
 		watchers: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "godwit_store_watchers_count",
+			Name: "godwit_store_watchers",
 			Help: "Watches open. A lasting rise means that watches are not ended.",
 		}),
 		failed: prometheus.NewGauge(prometheus.GaugeOpts{
