@@ -384,7 +384,12 @@ func (a *attempt) addTimings(r *smtpclient.Result) {
 		return
 	}
 	t.Mail += data.Sub(r.Started)
-	t.Data += r.Done.Sub(data)
+	if r.DataSent.IsZero() {
+		t.Data += r.Done.Sub(data)
+		return
+	}
+	t.Data += r.DataSent.Sub(data)
+	t.Final += r.Done.Sub(r.DataSent)
 }
 
 // settle writes what a transaction did to entry i. It returns false if that is still open.

@@ -167,6 +167,7 @@ func (c *Conn) bodyLeft() *Error {
 // left marks the point of no return: the peer has, or will have, all it needs to take the message over.
 func (c *Conn) left() {
 	c.tx.left = true
+	c.tx.result.DataSent = time.Now()
 	c.detach(c.tx.stop)
 }
 

@@ -27,6 +27,7 @@ type Result struct {
 	Started     time.Time // the transaction's first octet was about to leave
 	MailDone    time.Time // the reply to MAIL was read
 	DataStarted time.Time // the body's first octet was about to leave
+	DataSent    time.Time // the message's last octet has left; the rest is waiting for the peer
 	Done        time.Time // the last reply was read, or the session ended
 	Bytes       int64     // octets of the body that the connection took, dots of stuffing included
 }
