@@ -52,23 +52,11 @@ func (l *Log) recover(f *os.File) error {
 	if offset > info.Size() || !endsLine(f, offset) {
 		offset = 0
 	}
-	next := place{known.Position, known.Skip}
-	good := offset
-	lines := bufio.NewReaderSize(io.NewSectionReader(f, offset, info.Size()-offset), 1<<16)
-	for {
-		line, err := readLine(lines)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-		id, ok := lineID(line)
-		if !ok {
-			break
-		}
-		if p, index, ok := parseID(id); ok {
-			next = place{p, index + 1}
-		}
-		good += int64(len(line))
+	next, whole, err := walk(io.NewSectionReader(f, offset, info.Size()-offset), place{known.Position, known.Skip})
+	if err != nil {
+		return err
 	}
+	good := offset + whole
 	if cut := info.Size() - good; cut > 0 {
 		l.logger.Warn("event log ended within a line; its end is written again", "octets", cut)
 		if err := f.Truncate(good); err != nil {
@@ -87,6 +75,25 @@ func (l *Log) recover(f *os.File) error {
 		l.begun = firstTime(f, info.ModTime())
 	}
 	return nil
+}
+
+// walk reads events until the first line that is none, and returns what comes after them and how many octets they take.
+func walk(r io.Reader, next place) (_ place, whole int64, err error) {
+	lines := bufio.NewReaderSize(r, 1<<16)
+	for {
+		line, err := readLine(lines)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return next, whole, err
+		}
+		id, ok := lineID(line)
+		if !ok {
+			return next, whole, nil
+		}
+		if p, index, ok := parseID(id); ok {
+			next = place{p, index + 1}
+		}
+		whole += int64(len(line))
+	}
 }
 
 // endsLine reports whether a line ends at offset.
@@ -116,18 +123,19 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	return long, err
 }
 
-// lineID returns the id of an event in a whole line. Lines that were not completely written are not ok.
+// lineID returns the id of an event in a whole line. Lines that were not completely written are not ok; words that only a
+// newer version knows are.
 func lineID(line []byte) (string, bool) {
 	line, whole := bytes.CutSuffix(line, []byte("\n"))
 	if !whole {
 		return "", false
 	}
 	var e struct {
-		Time time.Time  `json:"time"`
-		ID   string     `json:"id"`
-		Type event.Type `json:"type"`
+		Time time.Time `json:"time"`
+		ID   string    `json:"id"`
+		Type string    `json:"type"`
 	}
-	if err := json.Unmarshal(line, &e); err != nil || e.ID == "" || e.Type == 0 {
+	if err := json.Unmarshal(line, &e); err != nil || e.Time.IsZero() || e.ID == "" || e.Type == "" {
 		return "", false
 	}
 	return e.ID, true
