@@ -57,7 +57,7 @@ func (s *Spool) overdue(now int64, limit int) ([]duePoint, error) {
 	for ok := it.First(); ok && len(points) < limit; ok = it.Next() {
 		p, valid := readPoint(it.Key()[1:])
 		if !valid {
-			return nil, fmt.Errorf("%w: a key of the age order", pebble.ErrCorruption)
+			return nil, fmt.Errorf("%w: a key of the age order", errDamaged)
 		}
 		if first {
 			s.raiseAgeFloor(p.due)

@@ -245,7 +245,7 @@ func (c *checker) restore(ctx context.Context, name string) (s *Spool, why, err 
 	}
 	if err != nil {
 		err = errors.Join(err, s.index.close())
-		if errors.Is(err, pebble.ErrCorruption) {
+		if damaged(err) {
 			return nil, err, nil
 		}
 	}
@@ -318,7 +318,7 @@ func (c *checker) compareIndex(ctx context.Context, fresh *Spool) error {
 		if err == nil {
 			err = c.orders(old)
 		}
-		if errors.Is(err, pebble.ErrCorruption) {
+		if damaged(err) {
 			why, err = err, nil
 		}
 		err = errors.Join(err, old.Close())
@@ -468,7 +468,7 @@ func (x *index) each(do func(*msg) error) error {
 		k := r.iter.Key()
 		if copy(id[:], k[1:]) != len(id) || len(k) != 1+len(id) {
 			what := binary.BigEndian.Uint32(append(make([]byte, 4), k[max(len(k)-4, 0):]...))
-			return fmt.Errorf("%w: entry %s.%d without a message", pebble.ErrCorruption, id, what)
+			return fmt.Errorf("%w: entry %s.%d without a message", errDamaged, id, what)
 		}
 		m, err := r.current(id)
 		if err != nil {

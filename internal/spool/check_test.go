@@ -14,7 +14,7 @@ func TestCheck(t *testing.T) {
 	t.Parallel()
 	change := func(key func(e *Entry) []byte, value []byte) func(t *testing.T, r *rig, e *Entry) {
 		return func(t *testing.T, r *rig, e *Entry) {
-			x, err := openIndex(indexOptions{dir: "/spool/index", fs: r.fs, memtable: 256 << 10, cache: 1 << 20, logger: discard, fatal: func(error) {}})
+			x, err := openIndex(indexOptions{dir: "/spool/index", fs: r.fs, memtable: 256 << 10, cache: 1 << 20, logger: discard, fatal: func(error) {}, damaged: func() {}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -127,7 +127,7 @@ func (s *Spool) dueKeys(key QueueKey, from duePoint, now int64, want int) (ids [
 		k := it.Key()
 		p, valid := readPoint(k[max(len(k)-pointSize, 0):])
 		if !valid {
-			return nil, floor, fmt.Errorf("%w: a key of queue %s", pebble.ErrCorruption, key)
+			return nil, floor, fmt.Errorf("%w: a key of queue %s", errDamaged, key)
 		}
 		if p.due > now || want == 0 {
 			return ids, p, nil

@@ -185,7 +185,7 @@ func (x *index) extents(each func(id journal.ExtentID, n int, bytes int64)) erro
 		d := decoder{s: string(v)}
 		n, bytes := d.int(), d.int()
 		if d.err != nil || len(it.Key()) != 9 {
-			return fmt.Errorf("%w: the count of an extent", pebble.ErrCorruption)
+			return fmt.Errorf("%w: the count of an extent", errDamaged)
 		}
 		each(journal.ExtentID(binary.BigEndian.Uint64(it.Key()[1:])), int(n), bytes)
 	}

@@ -101,12 +101,18 @@ type indexOptions struct {
 	cache    int64
 	logger   *slog.Logger
 	fatal    func(error)
+	damaged  func() // called when damage is found, maybe by a compaction that nobody waits for
 }
 
 var (
 	errIndexBroken = errors.New("spool: the index has failed")
 	errIndexLocked = errors.New("spool: the index is in use")
+	errDamaged     = errors.New("spool: the index is damaged")
 )
+
+// damaged reports whether an error says that the index is not what was written, by us or by Pebble (whose errors carry marks that
+// errors.Is does not see).
+func damaged(err error) bool { return errors.Is(err, errDamaged) || pebble.IsCorruptionError(err) }
 
 // openIndex opens or makes the database. Its writes are not synced: after a crash it is what it was at some checkpoint, at least
 // the one before the last sync.
@@ -125,6 +131,11 @@ func openIndex(o indexOptions) (*index, error) {
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 		Logger:                      &indexLogger{index: x, logger: o.logger, fatal: o.fatal},
 	}
+	// Pebble would end the process. Whoever reads gets the error as well, and has the index rebuilt.
+	opts.EventListener = &pebble.EventListener{DataCorruption: func(info pebble.DataCorruptionInfo) {
+		o.logger.Error("the spool's index is damaged", "file", info.Path, "error", info.Details)
+		o.damaged()
+	}}
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
@@ -306,7 +317,7 @@ func (r *messageReader) current(id message.ID) (*msg, error) {
 	m.birth = journal.ExtentID(d.uint())
 	m.failedAt = d.int()
 	if d.err != nil || m.ID != id {
-		return nil, fmt.Errorf("%w: message %s in the index", pebble.ErrCorruption, id)
+		return nil, fmt.Errorf("%w: message %s in the index", errDamaged, id)
 	}
 	m.inIndex, m.indexPos = true, m.pos
 	m.entries = make([]entry, 0, min(len(m.Recipients), 4))
@@ -323,7 +334,7 @@ func (r *messageReader) current(id message.ID) (*msg, error) {
 		d.change(&c, nil)
 		if d.err != nil || c.Index >= len(m.Recipients) || c.State == 0 ||
 			c.Index != int(binary.BigEndian.Uint32(k[1+len(id):])) {
-			return nil, fmt.Errorf("%w: entry %s.%d in the index", pebble.ErrCorruption, id, c.Index)
+			return nil, fmt.Errorf("%w: entry %s.%d in the index", errDamaged, id, c.Index)
 		}
 		m.entries = append(m.entries, entry{})
 		e := &m.entries[len(m.entries)-1]

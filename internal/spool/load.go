@@ -4,14 +4,12 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/godwit-mta/godwit/message"
 )
 
 // indexError notes that the index cannot be read or written, and arranges that it is rebuilt from the journal if it is damaged.
 func (s *Spool) indexError(err error) error {
-	if errors.Is(err, pebble.ErrCorruption) {
+	if damaged(err) {
 		if e := markRebuild(s.opts.FS, s.opts.Dir); e != nil {
 			err = errors.Join(err, e)
 		}

@@ -32,23 +32,35 @@ func Open(ctx context.Context, o Options) (*Spool, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := newSpool(o)
 	began := time.Now()
-	h, err := s.openIndex()
-	if err != nil {
-		return nil, err
+	for try := 0; ; try++ {
+		s := newSpool(o)
+		h, err := s.openIndex()
+		if err != nil {
+			return nil, err
+		}
+		claimed, records, err := s.rebuild(ctx, h)
+		if err == nil {
+			err = s.interrupt(claimed)
+		}
+		if err == nil {
+			err = s.metrics.register(s, o.Registerer)
+		}
+		if err == nil {
+			st := s.Stats()
+			o.Logger.Info("the spool is open", "waiting", st.Waiting, "held", st.Held, "queues", st.Queues,
+				"interrupted", len(claimed), "replayed", records, "took", time.Since(began).Round(time.Millisecond))
+			return s, nil
+		}
+		err = errors.Join(err, s.index.close())
+		if !damaged(err) || try > 0 {
+			return nil, err
+		}
+		if e := markRebuild(o.FS, o.Dir); e != nil {
+			return nil, errors.Join(err, e)
+		}
+		o.Logger.Error("the spool's index is damaged; rebuilding it from the journal", "error", err)
 	}
-	claimed, records, err := s.rebuild(ctx, h)
-	if err == nil {
-		err = s.interrupt(claimed)
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.index.close())
-	}
-	st := s.Stats()
-	o.Logger.Info("the spool is open", "waiting", st.Waiting, "held", st.Held, "queues", st.Queues,
-		"interrupted", len(claimed), "replayed", records, "took", time.Since(began).Round(time.Millisecond))
-	return s, nil
 }
 
 func newSpool(o Options) *Spool {
@@ -58,7 +70,7 @@ func newSpool(o Options) *Spool {
 	s.mu.queues = make(map[QueueKey]*queue)
 	s.mu.extents = make(map[journal.ExtentID]*extent)
 	s.mu.rand = rand.New(o.Rand)
-	s.metrics = newMetrics(s, o.Registerer)
+	s.metrics = newMetrics()
 	return s
 }
 
@@ -131,6 +143,11 @@ func (s *Spool) tryIndex(dir string) (h header, why, err error) {
 	}
 	x, err := openIndex(indexOptions{
 		dir: dir, fs: o.FS, memtable: uint64(o.IndexMemtable), cache: o.IndexCache, logger: o.Logger, fatal: o.Fatal,
+		damaged: func() {
+			if err := markRebuild(o.FS, o.Dir); err != nil {
+				o.Logger.Error("the rebuild of the index could not be arranged", "error", err)
+			}
+		},
 	})
 	if err != nil {
 		for _, e := range []error{os.ErrPermission, syscall.ENOSPC, syscall.EMFILE, syscall.ENFILE, errIndexLocked} {
@@ -346,7 +363,7 @@ func (s *Spool) readExtents() error {
 		x.indexed, x.inIndex = n, bytes
 	})
 	if err != nil {
-		return s.surveyError(err)
+		return fmt.Errorf("spool: reading the index: %w", err)
 	}
 	return nil
 }
@@ -393,17 +410,9 @@ func (s *Spool) survey() ([]EntryID, error) {
 		err = s.surveyReports()
 	}
 	if err != nil {
-		return nil, s.surveyError(err)
+		return nil, fmt.Errorf("spool: reading the index: %w", err)
 	}
 	return append(claimed, found...), nil
-}
-
-// surveyError arranges for a new index at the next start if this one is damaged. mu is held.
-func (s *Spool) surveyError(err error) error {
-	if errors.Is(err, pebble.ErrCorruption) {
-		err = errors.Join(err, markRebuild(s.opts.FS, s.opts.Dir))
-	}
-	return fmt.Errorf("spool: reading the index: %w", err)
 }
 
 func (s *Spool) surveyQueues() (claimed []EntryID, err error) {
@@ -418,7 +427,7 @@ func (s *Spool) surveyQueues() (claimed []EntryID, err error) {
 		k := it.Key()
 		head := len(k) - pointSize - 1
 		if head < 0 {
-			return nil, fmt.Errorf("%w: a key of the queues", pebble.ErrCorruption)
+			return nil, fmt.Errorf("%w: a key of the queues", errDamaged)
 		}
 		p, _ := readPoint(k[head+1:])
 		if s.mu.msgs[p.id] != nil {
@@ -427,7 +436,7 @@ func (s *Spool) surveyQueues() (claimed []EntryID, err error) {
 		if q == nil || string(k[:head]) != string(prefix) {
 			key, _, _, ok := readQueueKey(k)
 			if !ok {
-				return nil, fmt.Errorf("%w: a key of the queues", pebble.ErrCorruption)
+				return nil, fmt.Errorf("%w: a key of the queues", errDamaged)
 			}
 			q, prefix = s.queueOf(key), append(prefix[:0], k[:head]...)
 		}
@@ -458,7 +467,7 @@ func (s *Spool) surveyReports() error {
 	for ok := it.First(); ok; ok = it.Next() {
 		var id message.ID
 		if copy(id[:], it.Key()[1:]) != len(id) {
-			return fmt.Errorf("%w: a key of the reports", pebble.ErrCorruption)
+			return fmt.Errorf("%w: a key of the reports", errDamaged)
 		}
 		v, err := it.ValueAndErr()
 		if err != nil {

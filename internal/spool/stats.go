@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -93,11 +94,11 @@ type metrics struct {
 	interrupts   prometheus.Counter
 }
 
-func newMetrics(s *Spool, reg prometheus.Registerer) *metrics {
+func newMetrics() *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "godwit", Subsystem: "spool", Name: name, Help: help})
 	}
-	m := &metrics{
+	return &metrics{
 		checkpoints: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "godwit", Subsystem: "spool", Name: "checkpoint_seconds",
 			Help:    "Time to write what changed to the index. A lasting rise means a slow disk or more traffic than it takes.",
@@ -114,10 +115,19 @@ func newMetrics(s *Spool, reg prometheus.Registerer) *metrics {
 		interrupts: counter("interrupted_entries_total",
 			"Entries that were in flight when the server died. Any rise means that it crashed or was killed."),
 	}
-	if reg != nil {
-		reg.MustRegister(m.checkpoints, m.written, m.removedBytes, m.movedBytes, m.carries, m.interrupts, &collector{spool: s})
+}
+
+func (m *metrics) register(s *Spool, reg prometheus.Registerer) error {
+	if reg == nil {
+		return nil
 	}
-	return m
+	for _, c := range []prometheus.Collector{m.checkpoints, m.written, m.removedBytes, m.movedBytes, m.carries, m.interrupts,
+		&collector{spool: s}} {
+		if err := reg.Register(c); err != nil {
+			return fmt.Errorf("spool: %w", err)
+		}
+	}
+	return nil
 }
 
 func (m *metrics) checkpointed(took time.Duration, n int) {
