@@ -21,9 +21,9 @@ func FuzzWalk(f *testing.F) {
 			events = append(events, line...)
 		}
 	}
-	f.Add(events)
-	f.Add(events[:len(events)/2])
-	f.Add(append(bytes.Clone(events[:2000]), make([]byte, 50)...))
+	f.Add(events[:bytes.IndexByte(events, '\n')+1])
+	f.Add(events[:1000])
+	f.Add(append(bytes.Clone(events[:700]), make([]byte, 50)...))
 	f.Add([]byte("\n\n"))
 	f.Add([]byte(`{"time":"2026-11-21T21:33:01.000Z","id":"00000000000003e8-7","type":"held"}` + "\n{"))
 	f.Fuzz(func(t *testing.T, file []byte) {
