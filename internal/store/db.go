@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -40,6 +39,7 @@ type DB struct {
 		closed bool
 	}
 	closed    chan struct{}
+	ending    sync.Once // closes closed
 	snapshots snapshots
 	failure   struct {
 		sync.Mutex
@@ -85,14 +85,16 @@ func (d *DB) openPebble() (*pebble.DB, error) {
 	err := d.guarded(func() error {
 		var err error
 		db, err = pebble.Open(o.Dir, &pebble.Options{
-			FS:                          o.FS,
+			FS:                          strictFS{FS: o.FS, fail: d.fail},
 			Cache:                       cache,
 			FormatMajorVersion:          pebble.FormatValueSeparation,
 			MemTableSize:                uint64(o.MemTableBytes),
 			MemTableStopWritesThreshold: 2,
 			MaxOpenFiles:                64,
+			DisableTableStats:           true, // its goroutine outlives an Open that fails, and panics
 			CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 			Logger:                      engineLogger{d},
+			EventListener:               d.listener(),
 		})
 		return err
 	})
@@ -264,11 +266,17 @@ func (d *DB) commit(b *Batch, revision uint64) error {
 	return errors.Join(err, batch.Close())
 }
 
-// guarded runs f in a goroutine of its own and waits for it, or for the engine's failure. The engine's fatal faults end the goroutine, not the caller.
+// guarded runs f in a goroutine of its own and waits for it, or for the engine's failure: what meets a fatal fault never returns.
 func (d *DB) guarded(f func() error) error {
 	result := make(chan error, 1)
 	go func() {
 		defer close(result)
+		// Where Pebble cannot even log, it panics: when a name could not be made durable.
+		defer func() {
+			if p := recover(); p != nil {
+				d.fail(fmt.Errorf("engine panicked: %v", p))
+			}
+		}()
 		result <- f()
 	}()
 	select {
@@ -297,41 +305,26 @@ func (d *DB) fail(cause error) {
 		d.logger.Error("store has failed", slog.Any("error", cause))
 	}
 	d.options.Fatal(cause)
-	runtime.Goexit()
+	select {} // not Goexit: the engine's deferred calls expect its locks as they were when it went on
 }
 
 // Close implements [Store]. Watches and scans end. All that was applied is durable already.
 func (d *DB) Close() error {
+	if d.Err() != nil {
+		// The engine stopped in the middle of something, maybe with its locks held: it cannot be asked to end orderly.
+		d.ending.Do(func() { close(d.closed) })
+		return nil
+	}
 	d.uses.Lock()
 	defer d.uses.Unlock()
 	if d.uses.closed {
 		return nil
 	}
 	d.uses.closed = true
-	close(d.closed)
+	d.ending.Do(func() { close(d.closed) })
 	var errs []error
 	for _, s := range d.snapshots.takeAll() {
 		errs = append(errs, s.Close())
 	}
-	if d.Err() != nil {
-		// The engine stopped in the middle of something: it cannot be asked to end orderly.
-		return nil
-	}
 	return errors.Join(append(errs, d.guarded(d.pebble.Close))...)
-}
-
-// engineLogger hands Pebble's words to slog. Its Fatalf does not return: Pebble goes on after it as if nothing had happened and
-// acknowledges the write it has just lost.
-type engineLogger struct{ db *DB }
-
-func (l engineLogger) Infof(format string, args ...any) {
-	l.db.logger.Debug(fmt.Sprintf(format, args...))
-}
-
-func (l engineLogger) Errorf(format string, args ...any) {
-	l.db.logger.Error(fmt.Sprintf(format, args...))
-}
-
-func (l engineLogger) Fatalf(format string, args ...any) {
-	l.db.fail(fmt.Errorf(format, args...))
 }
