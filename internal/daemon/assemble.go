@@ -81,7 +81,7 @@ func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (_ *running, 
 		Store:        d.store,
 		IDs:          ids,
 		Hostname:     cfg.Hostname,
-		Settings:     queueSettings(cfg),
+		Settings:     d.queueSettings(cfg),
 		DrainTimeout: cfg.DrainTimeout,
 		Poll:         max(10*time.Second/time.Duration(d.o.Scale), 50*time.Millisecond),
 		Logger:       d.log,
@@ -210,11 +210,17 @@ func routes(cfg *config.Config) []delivery.Route {
 	return list
 }
 
-func queueSettings(cfg *config.Config) queue.Settings {
+func (d *Daemon) queueSettings(cfg *config.Config) queue.Settings {
 	c := cfg.Delivery
 	s := queue.Settings{
 		Retry: c.Retry, Jitter: c.RetryJitter, Attempts: c.MaxAttemptsInFlight, Connections: c.ConnectionsPerQueue,
 		DelayNotices: queue.DelayAsked,
+	}
+	if d.o.Scale > 1 {
+		s.Probes, s.Pause = queue.DefaultProbes(), time.Second/time.Duration(d.o.Scale)
+		for i := range s.Probes {
+			s.Probes[i] /= time.Duration(d.o.Scale)
+		}
 	}
 	if c.RetryJitter == 0 {
 		s.Jitter = -1 // to the queue zero means its default

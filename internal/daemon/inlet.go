@@ -85,6 +85,7 @@ func policy(cfg *config.Config, l config.Listener) submission.Policy {
 	}
 	if cfg.Delivery.DelayNotices != "never" {
 		p.DelayNotice = cfg.Delivery.DelayNoticeAfter
+		p.DelayAlways = cfg.Delivery.DelayNotices == "always"
 	}
 	return p
 }

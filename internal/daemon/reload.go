@@ -54,7 +54,7 @@ func (r *running) follow(cfg *config.Config) error {
 	if err := r.deliver.SetRoutes(routes(cfg), cfg.Delivery.AllowedNetworks); err != nil {
 		return err
 	}
-	if err := r.queue.SetSettings(queueSettings(cfg)); err != nil {
+	if err := r.queue.SetSettings(r.d.queueSettings(cfg)); err != nil {
 		return err
 	}
 	if err := r.events.SetLimits(eventLimits(cfg)); err != nil {

@@ -2,6 +2,7 @@ package submission
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -103,7 +104,7 @@ func (s *session) Data(ctx context.Context, env *smtp.Envelope, body *smtp.Body)
 		Subject:    peopleText(head, "Subject"),
 		MessageID:  peopleText(head, "Message-ID"),
 	}
-	if policy.DelayNotice > 0 {
+	if policy.DelayNotice > 0 && (policy.DelayAlways || asksForDelay(env.Recipients)) {
 		m.DelayNotice = now.Add(policy.DelayNotice)
 	}
 	if err := s.door.opts.Spool.Accept(ctx, m, body); err != nil {
@@ -113,6 +114,10 @@ func (s *session) Data(ctx context.Context, env *smtp.Envelope, body *smtp.Body)
 		return replyTryLater
 	}
 	return smtp.Reply{Code: 250, Enhanced: smtp.EnhancedCode{Class: 2}, Text: "queued as " + id.String()}
+}
+
+func asksForDelay(list []smtp.Recipient) bool {
+	return slices.ContainsFunc(list, func(r smtp.Recipient) bool { return r.Notify.Delay() })
 }
 
 func (s *session) Reset() { s.queues = nil }

@@ -37,6 +37,7 @@ type Policy struct {
 	Stream          string         // lane of what comes in here; empty is "default"
 	MaxAge          time.Duration  // how long delivery is tried; must be positive
 	DelayNotice     time.Duration  // after which a sender is told of a delay; 0: never
+	DelayAlways     bool           // tell also senders who did not ask by NOTIFY=DELAY (RFC 3461, 4.1)
 	MaxHops         int            // Received fields above which a message is refused as looping; 0: DefaultMaxHops
 }
 

@@ -140,7 +140,7 @@ func TestMessage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, submission.Policy{
 		TrustedNetworks: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}, Tenant: "shop", Stream: "bulk",
-		MaxAge: 2 * time.Hour, DelayNotice: time.Hour,
+		MaxAge: 2 * time.Hour, DelayNotice: time.Hour, DelayAlways: true,
 	})
 	r := w.send(w.session("192.0.2.1"), me, "From: Me <me@app.test>\r\nSubject: h\xc3\xa4\r\n\r\n.x\r\n",
 		"A@One.Test", "b@one.test", "c@BÜCHER.test", "postmaster", "d@[192.0.2.5]")
@@ -166,6 +166,28 @@ func TestMessage(t *testing.T) {
 	}
 	if !strings.HasSuffix(r.Text, m.ID.String()) {
 		t.Errorf("the reply %v does not name %s", r, m.ID)
+	}
+}
+
+// TestDelayNotice: only who asked is told, unless everybody is.
+func TestDelayNotice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, submission.Policy{
+		TrustedNetworks: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}, DelayNotice: time.Hour,
+	})
+	s := w.session("192.0.2.1")
+	w.send(s, me, "\r\n", "a@one.test")
+	if m := w.keeper.msgs[0]; !m.DelayNotice.IsZero() {
+		t.Error("a notice is due that nobody asked for")
+	}
+	env := &smtp.Envelope{From: me}
+	s.Mail(t.Context(), &env.From)
+	rcpt := smtp.Recipient{Path: smtp.Path{Local: "a", Domain: "one.test"}, Notify: smtp.NotifyDelay}
+	s.Rcpt(t.Context(), env, &rcpt)
+	env.Recipients = append(env.Recipients, rcpt)
+	s.Data(t.Context(), env, smtp.BodyOf([]byte("\r\n")))
+	if m := w.keeper.msgs[1]; m.DelayNotice.Sub(m.Received) != time.Hour {
+		t.Errorf("a notice was asked for, and is due at %v", m.DelayNotice)
 	}
 }
 
