@@ -91,49 +91,62 @@ func (j *judgement) judgeRepeats() {
 				j.v.DuplicatesByReply++
 				continue
 			}
-			k := j.flight(d, before, again)
-			if k < 0 {
+			k, number, ok := j.flight(d, before, again)
+			if !ok {
 				j.v.breach(I4, "%s came to %s at %s and again at %s, and no kill explains it", d.token, d.to,
 					before.Time.Format(time.StampMilli), again.Time.Format(time.StampMilli))
 				continue
 			}
 			j.v.DuplicatesByKill++
-			repeats[k]++
-			j.v.OldestRepeat = max(j.v.OldestRepeat, j.kills[k].Began.Sub(before.Time))
+			repeats[number]++
+			j.v.OldestRepeat = max(j.v.OldestRepeat, k.Began.Sub(before.Time))
 		}
 	}
 	for _, n := range flying {
 		j.v.InFlight += n
 		j.v.MostInFlight = max(j.v.MostInFlight, n)
 	}
-	for k, n := range repeats {
+	for _, n := range repeats {
 		j.v.MostByKill = max(j.v.MostByKill, n)
-		if n > flying[k] {
-			j.v.breach(I4, "%d deliveries were repeated after the kill at %s, and %d were in flight", n,
-				j.kills[k].Began.Format(time.StampMilli), flying[k])
-		}
 	}
 }
 
-// flight returns the number of the kill that explains why a delivery was made again: it came while the first one was in
-// flight, and the server noted at its next start that the attempt was interrupted. It is -1 if there is none.
-func (j *judgement) flight(d delivery, before, again *reception) int {
+// flight explains why a delivery was made again: the first one was in flight at a kill, and the server noted at its next
+// start that the attempt was interrupted. Each such note explains one repeat. It returns the kill, and the number of the
+// one that the note is counted with; ok is false if there is no explanation.
+func (j *judgement) flight(d delivery, before, again *reception) (k *kill, number int, ok bool) {
 	m := j.messages[d.token]
 	if m == nil || m.entries[d.to] == nil {
-		return -1
+		return nil, 0, false
 	}
-	for _, k := range j.kills {
-		if k.Began.IsZero() || k.Began.After(before.Time.Add(forgettable)) || k.Gone.Add(afterglow).Before(before.Time) ||
-			!k.Gone.Before(again.Time) {
-			continue
-		}
+	for _, k := range j.killsAbout(before) {
 		for _, t := range m.entries[d.to].events {
-			if t.Reason == event.Interrupted && t.Time.After(k.Began) && t.Time.Before(again.Time) {
-				return j.killBefore(t.Time)
+			if t.Reason == event.Interrupted && !j.explained[t] && t.Time.After(k.Began) && t.Time.Before(again.Time) {
+				j.explained[t] = true
+				return k, j.killBefore(t.Time), true
 			}
 		}
 	}
-	return -1
+	return nil, 0, false
+}
+
+// killsAbout returns the kills that a delivery may have been in flight at: the first one soon after its 250, and the last
+// one after which its sink may have said that late.
+func (j *judgement) killsAbout(r *reception) []*kill {
+	var soon, late []*kill
+	for i := range j.kills {
+		k := &j.kills[i]
+		switch {
+		case k.Began.IsZero():
+		case k.Began.Before(r.Time):
+			if k.Gone.Add(afterglow).After(r.Time) {
+				late = []*kill{k}
+			}
+		case k.Began.Before(r.Time.Add(forgettable)) && soon == nil:
+			soon = []*kill{k}
+		}
+	}
+	return append(soon, late...)
 }
 
 // killBefore returns the number of the last kill before t, -1 if there is none.
