@@ -62,9 +62,10 @@ type Daemon struct {
 	public  net.Listener
 	admin   net.Listener
 
-	ready chan struct{} // closed when mail is taken
-	done  chan struct{} // closed when Run has returned
-	state atomic.Pointer[running]
+	ready  chan struct{} // closed when mail is taken
+	broken chan struct{} // closed when a part has failed
+	done   chan struct{} // closed when Run has returned
+	state  atomic.Pointer[running]
 
 	reload sync.Mutex // one reload at a time; guards cfg
 	cfg    atomic.Pointer[config.Config]
@@ -85,6 +86,7 @@ func New(o Options) (_ *Daemon, err error) {
 		metrics: prometheus.NewRegistry(),
 		started: time.Now(),
 		ready:   make(chan struct{}),
+		broken:  make(chan struct{}),
 		done:    make(chan struct{}),
 	}
 	d.cfg.Store(o.Config)
@@ -199,6 +201,10 @@ func (d *Daemon) Ready() <-chan struct{} { return d.ready }
 // Done is closed when Run has returned.
 func (d *Daemon) Done() <-chan struct{} { return d.done }
 
+// Failed is closed when a part has failed and Run is about to return its error. An attempt that waits for the last reply of a
+// remote can hold Run up for minutes; nothing is lost by not waiting for it, since its outcome could not be recorded.
+func (d *Daemon) Failed() <-chan struct{} { return d.broken }
+
 // Addresses returns the bound address of each listener by its name.
 func (d *Daemon) Addresses() map[string]string {
 	m := make(map[string]string, len(d.inlets))
@@ -256,6 +262,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.log.Info("stopping", "drain_timeout", cfg.DrainTimeout)
 	case cause = <-p.failed:
 		d.log.Error("a part has failed, stopping", "error", cause)
+		close(d.broken)
 	}
 	d.state.Store(nil)
 	if err := notify("STOPPING=1"); err != nil {

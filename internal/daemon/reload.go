@@ -44,6 +44,7 @@ func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
 	if d.o.Level != nil {
 		d.o.Level.Set(next.Log.SlogLevel())
 	}
+	r.events.Reopen() // whoever moved the file away expects a new one
 	d.cfg.Store(next)
 	d.log.InfoContext(ctx, "configuration reloaded", "changed", res.Changed, "need_restart", res.NeedRestart)
 	return res, nil

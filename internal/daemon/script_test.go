@@ -74,7 +74,10 @@ func runScript(t *testing.T, file string) {
 	w.Start()
 	talk(t, w.Address(), part["dialog"])
 	w.WaitEmpty()
-	w.Until("reports have arrived", func() bool { return len(tellMail(w)) >= strings.Count(part["mail"], "\n") })
+	w.Until("reports have arrived and refusals are told", func() bool {
+		return len(tellMail(w)) >= strings.Count(part["mail"], "\n") &&
+			strings.Count(tellOutcomes(w), "\n") >= strings.Count(part["outcomes"], "\n")
+	})
 
 	got := map[string]string{"outcomes": tellOutcomes(w), "mail": strings.Join(tellMail(w), "")}
 	for i, f := range archive.Files {

@@ -141,13 +141,22 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	if len(back) > 0 {
 		s.o.Spool.Return(back)
 	}
-	deadline := time.AfterFunc(s.o.DrainTimeout, abort)
+	drain := s.o.DrainTimeout
+	if s.failure() != nil {
+		drain = 0 // what cannot be recorded is repeated after the restart, so the less gets through the better
+	}
+	deadline := time.AfterFunc(drain, abort)
 	s.working.Wait()
 	deadline.Stop()
 	others.Wait()
 	for range cap(s.settling) { // each token in our hand is one that no attempt holds
 		s.settling <- struct{}{}
 	}
+	return s.failure()
+}
+
+// failure returns why nothing is begun any more, or nil.
+func (s *Scheduler) failure() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.mu.failed
