@@ -67,8 +67,21 @@ func (l *Log) Submit(b *Batch) {
 	// A batch that cannot be written gets its verdict in its turn, from the committer like all.
 	b.state.err = b.prepare()
 	if err := l.enqueue(nil, b); err != nil {
-		// Not from here: the caller may hold what Done needs.
+		l.refuse(b, err)
+	}
+}
+
+// refuse tells b's verdict when there is no committer any more; not from Submit itself, whose caller may hold what
+// Done needs.
+func (l *Log) refuse(b *Batch, err error) {
+	l.queue.Lock()
+	closed := l.queue.closed
+	if !closed {
 		l.late.Go(func() { l.abandon(b, err) })
+	}
+	l.queue.Unlock()
+	if closed {
+		l.abandon(b, err)
 	}
 }
 

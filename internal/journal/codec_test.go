@@ -12,7 +12,8 @@ import (
 func TestRecordHeader(t *testing.T) {
 	t.Parallel()
 	want := recordHeader{
-		kind: 7, flags: flagBody | flagDotLine, index: 2, count: 3, metaSize: 300, bodySize: 10_000, durable: 1<<32 | 9000, metaSum: 1, bodySum: 2,
+		kind: 7, flags: flagBody | flagDotLine, index: 2, count: 3, metaSize: 300, bodySize: 10_000,
+		durable: 1<<32 | 9000, metaSum: 1, bodySum: 2,
 	}
 	var b [recordHeaderSize]byte
 	const salt, p = 12345, 1<<32 | 9100
@@ -35,7 +36,8 @@ func TestRecordHeader(t *testing.T) {
 
 func TestSegmentHeader(t *testing.T) {
 	t.Parallel()
-	want := segmentHeader{id: 9, epoch: 4, before: 8<<32 | 12345, salt: 77, created: 1_700_000_000_000_000_000, owner: "node-1"}
+	want := segmentHeader{id: 9, epoch: 4, before: 8<<32 | 12345, salt: 77, created: 1_700_000_000_000_000_000,
+		owner: "node-1"}
 	b := want.encode()
 	got, err := decodeHeader(b, 9)
 	if err != nil || got != want {
@@ -93,14 +95,15 @@ func FuzzSegmentHeader(f *testing.F) {
 	})
 }
 
-// FuzzRecover opens a journal whose last segment holds these octets. Whatever they are, it opens, reads to its end, can be written
-// to, and opens again to the same records.
+// FuzzRecover opens a journal whose last segment holds these octets. Whatever they are, it opens, reads to its end,
+// can be written to, and opens again to the same records.
 func FuzzRecover(f *testing.F) {
 	header := segmentHeader{id: 1, epoch: 1, salt: 42}
 	batch := func(off int64, durable Position, metas ...string) (b []byte) {
 		for i, m := range metas {
 			p := position(1, off+int64(len(b)))
-			h := recordHeader{index: uint32(i), count: uint32(len(metas)), metaSize: uint32(len(m)), durable: durable, metaSum: sum(m), flags: flagBody, bodySize: 2, bodySum: sum("\r\n")}
+			h := recordHeader{index: uint32(i), count: uint32(len(metas)), metaSize: uint32(len(m)),
+				durable: durable, metaSum: sum(m), flags: flagBody, bodySize: 2, bodySum: sum("\r\n")}
 			var head [recordHeaderSize]byte
 			h.encode(head[:], header.salt, p)
 			b = append(append(append(b, head[:]...), m...), "\r\n"...)

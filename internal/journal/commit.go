@@ -79,7 +79,8 @@ func (l *Log) Run(ctx context.Context) error {
 	}
 }
 
-// round writes writer.work and syncs once if any of it wants that, or sync is set; more often only at the end of a segment.
+// round writes writer.work and syncs once if any of it wants that, or sync is set; more often only at the end of a
+// segment.
 //
 // A crash during the round leaves any prefix of its batches, none of which has been acknowledged.
 func (l *Log) round(sync bool) error {
@@ -126,7 +127,8 @@ func (l *Log) place(b *Batch) error {
 	return nil
 }
 
-// stage assigns positions to the records of b and puts them into the vector. Meta and body are not copied but for small metas.
+// stage assigns positions to the records of b and puts them into the vector. Meta and body are not copied but for
+// small metas.
 func (l *Log) stage(b *Batch) {
 	w := &l.writer
 	if need := len(w.scratch) + b.state.scratch; need > cap(w.scratch) {
@@ -140,7 +142,8 @@ func (l *Log) stage(b *Batch) {
 		r.Position = position(w.seg.id, w.off+w.size)
 		h := recordHeader{
 			kind: r.Kind, flags: bodyFlags(r.Body), index: uint32(i), count: uint32(len(b.Records)),
-			metaSize: uint32(len(r.Meta)), bodySize: r.bodySize, durable: durable, metaSum: r.metaSum, bodySum: r.bodySum,
+			metaSize: uint32(len(r.Meta)), bodySize: r.bodySize, durable: durable, metaSum: r.metaSum,
+			bodySum: r.bodySum,
 		}
 		at := len(w.scratch)
 		w.scratch = w.scratch[:at+recordHeaderSize]
@@ -170,7 +173,8 @@ func (w *writer) gather() {
 
 const keptScratch = 1 << 20
 
-// write hands what is staged to the operating system. From here on it survives the end of the process, but no power cut.
+// write hands what is staged to the operating system. From here on it survives the end of the process, but no power
+// cut.
 func (l *Log) write() error {
 	w := &l.writer
 	if len(w.staged) == 0 {
@@ -265,8 +269,8 @@ func (l *Log) abandon(b *Batch, err error) {
 	l.finish(b, err)
 }
 
-// fail ends the journal: all that is not durable, and all that comes later, gets ErrFailed. Nothing is tried again, since
-// after a failed sync the kernel may have dropped the pages and report success for the next.
+// fail ends the journal: all that is not durable, and all that comes later, gets ErrFailed. Nothing is tried again,
+// since after a failed sync the kernel may have dropped the pages and report success for the next.
 func (l *Log) fail(cause error) error {
 	err := fmt.Errorf("%w: %w", ErrFailed, cause)
 	l.logger.Error("journal has failed: nothing more is accepted", slog.Any("error", cause))

@@ -15,8 +15,8 @@ func (l *Log) Damage() []Damage {
 	return slices.Clone(l.damage.list)
 }
 
-// noteDamage remembers that the octets of s from from to to are not what was written. What is known already is not noted again, nor
-// is anything of a removed segment, whose blocks may belong to another one by now.
+// noteDamage remembers that the octets of s from from to to are not what was written. What is known already is not
+// noted again, nor is anything of a removed segment, whose blocks may belong to another one by now.
 func (l *Log) noteDamage(s *segment, from, to int64, reason string) {
 	if l.isGone(s) {
 		return
@@ -39,8 +39,8 @@ func (l *Log) noteDamage(s *segment, from, to int64, reason string) {
 		slog.Int64("to", to), slog.String("reason", reason))
 }
 
-// isGone says whether s has been removed. One that only looks learns it from the directory: a removed file loses its name before its blocks
-// are used again.
+// isGone says whether s has been removed. One that only looks learns it from the directory: a removed file loses its
+// name before its blocks are used again.
 func (l *Log) isGone(s *segment) bool {
 	if s.removed.Load() {
 		return true

@@ -99,7 +99,7 @@ func write(t testing.TB) written {
 	var w written
 	for n := range testBatches {
 		b := &journal.Batch{Records: []journal.Record{
-			{Kind: 1, Meta: fmt.Appendf(nil, "accepted %d", n), Body: smtp.BodyOf([]byte(strings.Repeat("line\r\n", 20+n)))},
+			{Kind: 1, Meta: fmt.Appendf(nil, "accepted %d", n), Body: smtp.BodyOf(bytes.Repeat([]byte("line\r\n"), 20+n))},
 			{Kind: 2, Meta: fmt.Appendf(nil, "settled %d", n)},
 		}}
 		if err := j.Append(ctx, b); err != nil {
@@ -187,8 +187,9 @@ func all(n int, without ...int) []int {
 	return a
 }
 
-// TestSpoiltOctet spoils each octet of a sealed and of an unsealed segment, one at a time. Exactly the record with it is lost, and told
-// of. In the last batch of an unsealed segment it cannot be told from a torn write: the batch is gone, without damage.
+// TestSpoiltOctet spoils each octet of a sealed and of an unsealed segment, one at a time. Exactly the record with it
+// is lost, and told of. In the last batch of an unsealed segment it cannot be told from a torn write: the batch is
+// gone, without damage.
 func TestSpoiltOctet(t *testing.T) {
 	t.Parallel()
 	w := write(t)
@@ -235,8 +236,8 @@ func TestSpoiltOctet(t *testing.T) {
 	}
 }
 
-// TestTornTail cuts an unsealed segment at each octet, and fills up with zeros or with old records as a spare's blocks hold them. What is left is
-// a number of whole batches, and no damage.
+// TestTornTail cuts an unsealed segment at each octet, and fills up with zeros or with old records as a spare's
+// blocks hold them. What is left is a number of whole batches, and no damage.
 func TestTornTail(t *testing.T) {
 	t.Parallel()
 	w := write(t)
@@ -266,8 +267,8 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
-// TestLostBlocks is what a power cut may do to several batches of one sync: blocks in the middle are missing, those behind are there. As
-// none was acknowledged, all from the first hole on goes.
+// TestLostBlocks is what a power cut may do to several batches of one sync: blocks in the middle are missing, those
+// behind are there. As none was acknowledged, all from the first hole on goes.
 func TestLostBlocks(t *testing.T) {
 	t.Parallel()
 	w := write(t)
@@ -330,7 +331,8 @@ func (w *written) found2(t testing.TB, d disk, more int) ([]int, []journal.Damag
 	return got, j.Damage(), fs
 }
 
-// TestHeader: either copy of a segment's header will do. With both gone nothing of the segment can be told, and all of it stays.
+// TestHeader: either copy of a segment's header will do. With both gone nothing of the segment can be told, and all
+// of it stays.
 func TestHeader(t *testing.T) {
 	t.Parallel()
 	w := write(t)
@@ -369,8 +371,8 @@ func TestShortFile(t *testing.T) {
 	}
 }
 
-// TestForged: a message that holds the bytes of a segment, even of this very one, brings no record into being when what is before it
-// is damaged.
+// TestForged: a message that holds the bytes of a segment, even of this very one, brings no record into being when
+// what is before it is damaged.
 func TestForged(t *testing.T) {
 	t.Parallel()
 	w := write(t)
@@ -415,7 +417,8 @@ func TestDamagedKept(t *testing.T) {
 	if err := j.Remove(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
-	if kept := snapshot(t, fs)[strings.Replace(name, ".seg", ".damaged", 1)]; !bytes.Equal(kept[:100], w.sealed[name][:100]) {
+	kept := snapshot(t, fs)[strings.Replace(name, ".seg", ".damaged", 1)]
+	if !bytes.Equal(kept[:100], w.sealed[name][:100]) {
 		t.Error("the damaged file is gone")
 	}
 	if n := len(j.Extents()); n != 1 {

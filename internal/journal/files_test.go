@@ -22,8 +22,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-// TestConformanceOnDisk is the suite over real files, with vectored writes, allocation and locks of the system. What injects faults stays
-// in memory.
+// TestConformanceOnDisk is the suite over real files, with vectored writes, allocation and locks of the system. What
+// injects faults stays in memory.
 func TestConformanceOnDisk(t *testing.T) {
 	t.Parallel()
 	base := t.TempDir()
@@ -53,7 +53,8 @@ func TestVector(t *testing.T) {
 	for i := range n {
 		body := smtp.BodyOf(fmt.Appendf(nil, "body %d\r\n", i))
 		body.Prepend(fmt.Appendf(nil, "Received: %d\r\n", i))
-		b.Records = append(b.Records, journal.Record{Kind: journal.Kind(i), Meta: fmt.Appendf(nil, "meta %d", i), Body: body})
+		b.Records = append(b.Records, journal.Record{Kind: journal.Kind(i), Meta: fmt.Appendf(nil, "meta %d", i),
+			Body: body})
 	}
 	if err := j.Append(t.Context(), &b); err != nil {
 		t.Fatal(err)
@@ -72,8 +73,8 @@ func TestVector(t *testing.T) {
 	}
 }
 
-// TestReadOnly looks at a journal while it is written, rolled and removed from, as an operator's check does: nothing is damaged, nothing changes,
-// and what was durable when it looked is there.
+// TestReadOnly looks at a journal while it is written, rolled and removed from, as an operator's check does: nothing
+// is damaged, nothing changes, and what was durable when it looked is there.
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
 	for name, o := range map[string]journal.Options{
@@ -294,7 +295,8 @@ func TestManySegments(t *testing.T) {
 	fs := vfs.NewMem()
 	j := openRunning(t, journal.Options{FS: fs, Dir: testDir, SegmentSize: 16 << 10})
 	for len(j.Extents()) < 200 {
-		if err := j.Append(t.Context(), &journal.Batch{Records: []journal.Record{{Meta: make([]byte, 9000)}}}); err != nil {
+		b := &journal.Batch{Records: []journal.Record{{Meta: make([]byte, 9000)}}}
+		if err := j.Append(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
 	}

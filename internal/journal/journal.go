@@ -19,8 +19,8 @@ type ExtentID uint64
 
 // What callers branch on. All are wrapped with what was being done.
 var (
-	// ErrFailed: a write or sync failed. Nothing handed over since will ever become durable through this journal, and what
-	// was in flight may or may not be found after a restart. Only a new Open, normally a new process, helps.
+	// ErrFailed: a write or sync failed. Nothing handed over since will ever become durable through this journal, and
+	// what was in flight may or may not be found after a restart. Only a new Open, normally a new process, helps.
 	ErrFailed = errors.New("journal has failed")
 	// ErrClosed: the journal takes nothing any more. The batch was not written.
 	ErrClosed = errors.New("journal is closed")
@@ -38,7 +38,8 @@ var (
 	ErrNoRecord = errors.New("no journal record at this position")
 	// ErrTooLarge: the batch exceeds what a record or a batch may hold. It was not written.
 	ErrTooLarge = errors.New("journal batch is too large")
-	// ErrFull: the disk is nearly full, so nothing with a body is taken until there is room again. The batch was not written.
+	// ErrFull: the disk is nearly full, so nothing with a body is taken until there is room again. The batch was not
+	// written.
 	ErrFull = errors.New("journal has no room")
 	// ErrReadOnly: the journal was opened for reading only.
 	ErrReadOnly = errors.New("journal is read-only")
@@ -58,18 +59,19 @@ type Record struct {
 	bodySize         uint32
 }
 
-// Batch is a group of records that become durable together or not at all. The zero value with Records is ready to use. After
-// it is finished (Append returned, or Done was called) it may be filled and handed over again; reusing one saves
-// its allocations.
+// Batch is a group of records that become durable together or not at all. The zero value with Records is ready to
+// use. After it is finished (Append returned, or Done was called) it may be filled and handed over again; reusing one
+// saves its allocations.
 type Batch struct {
 	Records []Record
 
-	// Lazy says that nobody waits for this batch: it does not force a sync of its own but rides with the next one, at most
-	// 10 ms later (Options.LazyDelay).
+	// Lazy says that nobody waits for this batch: it does not force a sync of its own but rides with the next one, at
+	// most 10 ms later (Options.LazyDelay).
 	Lazy bool
 
-	// Done tells the verdict of a batch that was given to Submit: nil when it is durable. It is called exactly once, in the
-	// order of submission, by the engine's committer, so it must be quick and never block or append. Append does not call it.
+	// Done tells the verdict of a batch that was given to Submit: nil when it is durable. It is called exactly once,
+	// in the order of submission, by the engine's committer, so it must be quick and never block or append. Append
+	// does not call it. After Close, Submit itself calls it.
 	Done func(*Batch, error)
 
 	state batchState
@@ -87,21 +89,21 @@ const (
 // What a crash leaves behind, at any moment: every batch whose Append or Done said nil, whole, in order, byte for
 // byte; of the batches that were under way a prefix, each whole or not at all; nothing else.
 type Journal interface {
-	// Append hands b over and blocks until it is durable or failed. ctx bounds only the wait for room before the hand-over: its
-	// error means that nothing was written, as ErrFull does. After nil a crash leaves the whole batch. After ErrFailed a crash or restart
-	// may find all of it or nothing.
+	// Append hands b over and blocks until it is durable or failed. ctx bounds only the wait for room before the
+	// hand-over: its error means that nothing was written, as ErrFull does. After nil a crash leaves the whole batch.
+	// After ErrFailed a crash or restart may find all of it or nothing.
 	Append(ctx context.Context, b *Batch) error
 
-	// AppendWritten is Append for claims: it returns when the bytes have been handed to the operating system and survive the end
-	// of the process (kill -9), but not yet a power cut. They become durable with the next sync, at most 10 ms later.
-	// If that sync fails the journal has failed.
+	// AppendWritten is Append for claims: it returns when the bytes have been handed to the operating system and
+	// survive the end of the process (kill -9), but not yet a power cut. They become durable with the next sync, at
+	// most 10 ms later. If that sync fails the journal has failed.
 	AppendWritten(ctx context.Context, b *Batch) error
 
 	// Submit hands b over, however much is pending, and returns at once. b.Done, if set, tells its verdict.
 	Submit(b *Batch)
 
-	// Read returns the record at p with Meta (the caller's own) and Body (one reference, the caller's), checksums verified.
-	// Errors: ErrNoRecord, ErrRemoved, ErrDamaged.
+	// Read returns the record at p with Meta (the caller's own) and Body (one reference, the caller's), checksums
+	// verified. Errors: ErrNoRecord, ErrRemoved, ErrDamaged.
 	Read(ctx context.Context, p Position) (Record, error)
 
 	// NewReader returns a reader of the durable records from the first one at or after from; 0 is the oldest. Positions
@@ -115,11 +117,11 @@ type Journal interface {
 	Extents() []Extent
 	// ExtentOf returns the extent that p lies in, whether or not it still exists.
 	ExtentOf(p Position) ExtentID
-	// Remove deletes a sealed extent and returns when that is durable. Removing one that is gone is no error. After a crash
-	// during Remove the extent is whole or gone.
+	// Remove deletes a sealed extent and returns when that is durable. Removing one that is gone is no error. After a
+	// crash during Remove the extent is whole or gone.
 	Remove(ctx context.Context, id ExtentID) error
-	// Roll seals the current extent, so that it can be removed, and begins a new one. An extent without records is kept. A crash
-	// during Roll loses nothing.
+	// Roll seals the current extent, so that it can be removed, and begins a new one. An extent without records is
+	// kept. A crash during Roll loses nothing.
 	Roll(ctx context.Context) error
 
 	// Owner and Epoch say who writes here and in which reign; each record belongs to them.
@@ -137,16 +139,17 @@ type Journal interface {
 	// It returns Err.
 	Run(ctx context.Context) error
 
-	// Close gives back files and the lock. It must not be called before Run has returned. What was appended but never taken
-	// by a Run fails with ErrClosed.
+	// Close gives back files and the lock. It must not be called before Run has returned. What was appended but never
+	// taken by a Run fails with ErrClosed.
 	Close() error
 }
 
 // Reader walks over records without reading their bodies. It is used by one goroutine.
 type Reader interface {
-	// Next returns the next durable record. At the durable end it returns io.EOF, or, with wait, blocks until there is more, ctx
-	// ends, or the journal has failed (ErrFailed) or was closed (ErrClosed). It may be called again after io.EOF or the end of ctx.
-	// Damage is stepped over and noted in Journal.Damage. ErrRemoved: the extent being read was removed; the next call goes on behind it.
+	// Next returns the next durable record. At the durable end it returns io.EOF, or, with wait, blocks until there
+	// is more, ctx ends, or the journal has failed (ErrFailed) or was closed (ErrClosed). It may be called again
+	// after io.EOF or the end of ctx. Damage is stepped over and noted in Journal.Damage. ErrRemoved: the extent
+	// being read was removed; the next call goes on behind it.
 	Next(ctx context.Context, wait bool) (Entry, error)
 	Close() error
 }

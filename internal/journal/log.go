@@ -106,8 +106,8 @@ func (l *Log) Err() error {
 	return l.queue.failure
 }
 
-// Close implements [Journal]. It seals the current segment, so that the next Open need not walk it; a crash meanwhile, or
-// a failure, costs that walk and nothing else.
+// Close implements [Journal]. It seals the current segment, so that the next Open need not walk it; a crash
+// meanwhile, or a failure, costs that walk and nothing else.
 func (l *Log) Close() error {
 	if !l.queue.shut() {
 		return nil

@@ -25,11 +25,11 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}),
 		batches: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "godwit_journal_written_batches_total",
-			Help: "Batches written. Divided by syncs it is how many share one sync; near 1 under load means no grouping.",
+			Help: "Batches written. Per sync it is how many share one; near 1 under load means no grouping.",
 		}),
 		sync: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "godwit_journal_sync_seconds",
-			Help:    "Time of one sync. A lasting rise means that the disk is slow or shared; every accepted message waits for it.",
+			Help:    "Time of one sync. A lasting rise means a slow or shared disk; each message waits for it.",
 			Buckets: prometheus.ExponentialBuckets(50e-6, 2, 16),
 		}),
 		segments: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -52,7 +52,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.bytes, m.records, m.batches, m.sync, m.segments, m.damage, m.failed, m.full} {
+	for _, c := range []prometheus.Collector{m.bytes, m.records, m.batches, m.sync, m.segments, m.damage, m.failed,
+		m.full} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

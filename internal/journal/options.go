@@ -19,24 +19,27 @@ type Options struct {
 	// FS is the file system; default: the operating system's, with vectored writes.
 	FS vfs.FS
 
-	// Owner names whose journal this is, at most 255 octets. An existing journal must have the same; empty takes what is there.
+	// Owner names whose journal this is, at most 255 octets. An existing journal must have the same; empty takes what
+	// is there.
 	Owner string
-	// Epoch is the reign of the holder. Lower than that on disk is refused with ErrFenced; 0 takes what is there, at least 1.
+	// Epoch is the reign of the holder. Lower than that on disk is refused with ErrFenced; 0 takes what is there, at
+	// least 1.
 	Epoch uint64
 
-	// SegmentSize is the octets after which a segment is sealed; default 64 MiB, from 16 KiB to 1 GiB. A batch that is larger
-	// gets a segment of its own.
+	// SegmentSize is the octets after which a segment is sealed; default 64 MiB, from 16 KiB to 1 GiB. A batch that
+	// is larger gets a segment of its own.
 	SegmentSize int64
 	// PendingBytes bounds what is handed over and not yet written; default 64 MiB. Append waits when it is reached.
 	PendingBytes int64
 	// LazyDelay is how long a lazy batch may wait for a sync; default 10 ms.
 	LazyDelay time.Duration
-	// Spares is how many removed segments are kept to be written again: overwriting allocated blocks makes each sync about a third
-	// quicker than growing a file. Default 2; negative: none.
+	// Spares is how many removed segments are kept to be written again: overwriting allocated blocks makes each sync
+	// about a third quicker than growing a file. Default 2; negative: none.
 	Spares int
 
-	// MinFree is the free space of the disk below which Append refuses batches with bodies, so that the records that let mail out still
-	// find room; default 64 MiB; negative: none. Below MinFree and four segments nothing is allocated ahead or kept to be reused.
+	// MinFree is the free space of the disk below which Append refuses batches with bodies, so that the records that
+	// let mail out still find room; default 64 MiB; negative: none. Below MinFree and four segments nothing is
+	// allocated ahead or kept to be reused.
 	MinFree int64
 
 	// ReadOnly opens for reading what is there now: takes no lock, writes nothing, and works beside a running server.
@@ -94,7 +97,8 @@ func (o Options) filled() (Options, error) {
 		errs = append(errs, errors.New("no directory given"))
 	}
 	if o.SegmentSize < minSegmentSize || o.SegmentSize > maxSegmentSize {
-		errs = append(errs, fmt.Errorf("segment size %d is not between %d and %d", o.SegmentSize, minSegmentSize, maxSegmentSize))
+		errs = append(errs, fmt.Errorf("segment size %d is not between %d and %d", o.SegmentSize, minSegmentSize,
+			maxSegmentSize))
 	}
 	if o.PendingBytes < 0 {
 		errs = append(errs, fmt.Errorf("pending bytes %d is negative", o.PendingBytes))

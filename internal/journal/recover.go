@@ -169,8 +169,8 @@ func (l *Log) headerOf(s *segment) (segmentHeader, error) {
 	return h, errors.Join(err, f.Close())
 }
 
-// recover finds the end of each unsealed segment, normally the last, and seals it. Sealed ones are only looked at for their size. Those
-// without records are not taken into the list but returned.
+// recover finds the end of each unsealed segment, normally the last, and seals it. Sealed ones are only looked at for
+// their size. Those without records are not taken into the list but returned.
 func (l *Log) recover(segments []*segment) (empty []*segment, err error) {
 	for i, s := range segments {
 		if s.sealed {
@@ -210,10 +210,11 @@ func (l *Log) checkSize(s *segment) error {
 	return nil
 }
 
-// recoverSegment finds where the records of an unsealed segment end and seals it there. before, from the next segment's header, is that
-// end if the crash fell between the making of the next and the sealing of this.
+// recoverSegment finds where the records of an unsealed segment end and seals it there. before, from the next
+// segment's header, is that end if the crash fell between the making of the next and the sealing of this.
 //
-// What was found is synced first: after a mere kill it may be in the page cache only, and from here on it counts as durable.
+// What was found is synced first: after a mere kill it may be in the page cache only, and from here on it counts as
+// durable.
 func (l *Log) recoverSegment(s *segment, before Position) (err error) {
 	f, err := l.openUnsealed(s)
 	if err != nil {
@@ -263,7 +264,7 @@ func (l *Log) recoverSegment(s *segment, before Position) (err error) {
 		return nil
 	}
 	if l.direct {
-		truncate(f, end)
+		truncate(f, size) // only what is allocated behind the file: a torn tail stays for people to look at
 	}
 	return l.seal(s, end)
 }
@@ -275,7 +276,8 @@ func (l *Log) openUnsealed(s *segment) (vfs.File, error) {
 	return l.fs.OpenReadWrite(l.path(s.name), vfs.WriteCategoryUnspecified)
 }
 
-// begin makes the segment that this reign writes to. With its header the epoch is durable: a lower one is fenced from here on.
+// begin makes the segment that this reign writes to. With its header the epoch is durable: a lower one is fenced from
+// here on.
 func (l *Log) begin(id ExtentID, empty []*segment) error {
 	file, salt, err := l.makeSegment(id, l.lastEnd())
 	if err != nil {
@@ -306,8 +308,8 @@ func (l *Log) lastEnd() Position {
 	return 0
 }
 
-// makeDir makes dir and those above it, one by one, each durable before the next. A crash leaves some of them, empty. What exists already
-// may have been made by an Open that failed before it could sync, so its name is synced again.
+// makeDir makes dir and those above it, one by one, each durable before the next. A crash leaves some of them, empty.
+// What exists already may have been made by an Open that failed before it could sync, so its name is synced again.
 func makeDir(fs vfs.FS, dir string) error {
 	missing := []string{}
 	existing := dir

@@ -18,8 +18,8 @@ const worthTruncating = 1 << 20
 
 // roll makes all that is staged durable, seals the segment and begins the next. A segment without records is kept.
 //
-// A crash leaves the old segment sealed or unsealed and the new one or not: Open knows each of the four cases, and none has lost a
-// record, since nothing is written to the new segment before its name is durable.
+// A crash leaves the old segment sealed or unsealed and the new one or not: Open knows each of the four cases, and
+// none has lost a record, since nothing is written to the new segment before its name is durable.
 func (l *Log) roll() error {
 	w := &l.writer
 	if err := l.write(); err != nil {
@@ -59,8 +59,8 @@ func (l *Log) roll() error {
 	return nil
 }
 
-// makeSegment makes the file of an empty segment under its own name. The name is durable only after the directory's next sync.
-// A crash leaves a file with the suffix .tmp, which Open deletes, or an empty segment.
+// makeSegment makes the file of an empty segment under its own name. The name is durable only after the directory's
+// next sync. A crash leaves a file with the suffix .tmp, which Open deletes, or an empty segment.
 func (l *Log) makeSegment(id ExtentID, before Position) (vfs.File, uint64, error) {
 	if id >= 1<<32 {
 		return nil, 0, fmt.Errorf("segment number %d is too large", id)
@@ -70,7 +70,8 @@ func (l *Log) makeSegment(id ExtentID, before Position) (vfs.File, uint64, error
 		return nil, 0, fmt.Errorf("salt of segment %d: %w", id, err)
 	}
 	header := segmentHeader{
-		id: id, epoch: l.epoch, before: before, salt: binary.LittleEndian.Uint64(salt[:]), created: time.Now().UnixNano(), owner: l.owner,
+		id: id, epoch: l.epoch, before: before, salt: binary.LittleEndian.Uint64(salt[:]),
+		created: time.Now().UnixNano(), owner: l.owner,
 	}
 	making := l.path(makingName(id))
 	if err := l.reuse(making); err != nil {
@@ -155,8 +156,8 @@ func (l *Log) sealAtClose() error {
 	return l.seal(w.seg, w.off)
 }
 
-// Remove implements [Journal]. An extent with known damage is renamed instead, out of the journal but not off the disk, for people
-// to look at.
+// Remove implements [Journal]. An extent with known damage is renamed instead, out of the journal but not off the
+// disk, for people to look at.
 //
 // A crash leaves the extent whole or gone. Readers that stand in it get ErrRemoved.
 func (l *Log) Remove(ctx context.Context, id ExtentID) error {

@@ -11,8 +11,8 @@ type scanner struct {
 	synced Position
 }
 
-// run returns where the records end. What is bad and had been durable is noted as damage and stepped over; what is bad and
-// had not ends the segment, with all behind it.
+// run returns where the records end. What is bad and had been durable is noted as damage and stepped over; what is
+// bad and had not ends the segment, with all behind it.
 func (s *scanner) run() (end int64, err error) {
 	off := int64(headerSize)
 	fresh := true
@@ -48,8 +48,8 @@ func (s *scanner) run() (end int64, err error) {
 	return min(off, s.window.limit), nil
 }
 
-// batch verifies the batch at off, or what is left of one whose begin is damaged. It returns the place behind it, or that of
-// the first bad record.
+// batch verifies the batch at off, or what is left of one whose begin is damaged. It returns the place behind it, or
+// that of the first bad record.
 func (s *scanner) batch(off int64) (next, bad int64, err error) {
 	var index, count uint32
 	var records int64
@@ -75,8 +75,9 @@ func (s *scanner) batch(off int64) (next, bad int64, err error) {
 	return off, -1, nil
 }
 
-// syncedBefore returns the highest position that any valid record behind bad knows to have been durable. Since this never falls
-// from record to record, it is what the last valid one knows; and behind that one it is below whatever is bad.
+// syncedBefore returns the highest position that any valid record behind bad knows to have been durable. Since this
+// never falls from record to record, it is what the last valid one knows; and behind that one it is below whatever is
+// bad.
 func (s *scanner) syncedBefore(bad int64) (Position, error) {
 	if s.known {
 		return s.synced, nil

@@ -54,7 +54,8 @@ func (l *Log) Extents() []Extent {
 	for i, s := range l.segs.list {
 		limit := l.limitLocked(s)
 		out[i] = Extent{
-			ID: s.id, First: position(s.id, headerSize), End: position(s.id, limit), Bytes: limit - headerSize, Sealed: s.sealed,
+			ID: s.id, First: position(s.id, headerSize), End: position(s.id, limit), Bytes: limit - headerSize,
+			Sealed: s.sealed,
 		}
 	}
 	return out

@@ -14,8 +14,9 @@ const (
 	spaceOctets  = 8 << 20 // written since the answer
 )
 
-// space watches the free space of the journal's disk. A write that finds no space is the end of the journal, and with it of
-// the deliveries that would free some; so bodies are refused while the last of it is left for the records that let mail out.
+// space watches the free space of the journal's disk. A write that finds no space is the end of the journal, and with
+// it of the deliveries that would free some; so bodies are refused while the last of it is left for the records that
+// let mail out.
 type space struct {
 	asked atomic.Int64 // Unix nanoseconds
 	full  atomic.Bool
@@ -34,7 +35,8 @@ func (l *Log) look() {
 	}
 	if full {
 		l.metrics.full.Set(1)
-		l.logger.Error("disk of the journal is nearly full: no mail is accepted", slog.Int64("free", free), slog.Int64("wanted", l.options.MinFree))
+		l.logger.Error("disk of the journal is nearly full: no mail is accepted", slog.Int64("free", free),
+			slog.Int64("wanted", l.options.MinFree))
 		l.dropSpares()
 		return
 	}

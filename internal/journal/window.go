@@ -36,8 +36,8 @@ func (w *window) forget() {
 	w.buf, w.begin, w.chunk = w.buf[:0], 0, smallRead
 }
 
-// at returns the n octets at off, valid until the next call; fewer if the limit or the file ends before. Its error is one
-// of reading, never io.EOF.
+// at returns the n octets at off, valid until the next call; fewer if the limit or the file ends before. Its error is
+// one of reading, never io.EOF.
 func (w *window) at(off int64, n int) ([]byte, error) {
 	if off >= w.begin && off+int64(n) <= w.begin+int64(len(w.buf)) {
 		i := int(off - w.begin)
@@ -62,8 +62,8 @@ func (w *window) at(off int64, n int) ([]byte, error) {
 	return w.buf[:n:n], nil
 }
 
-// record reads header and meta of the record at off. ok is false if there is none that is whole within the limit. meta is valid
-// until the next call.
+// record reads header and meta of the record at off. ok is false if there is none that is whole within the limit.
+// meta is valid until the next call.
 func (w *window) record(off int64) (h recordHeader, meta []byte, ok bool, err error) {
 	b, err := w.at(off, recordHeaderSize)
 	if err != nil || !h.decode(b, w.salt, position(w.id, off)) || off+h.size() > w.limit {
@@ -91,8 +91,8 @@ func (w *window) body(off int64, h *recordHeader) (bool, error) {
 	return sum == h.bodySum, nil
 }
 
-// resync returns the place of the first whole record at or after off, or the limit. Its header's sum covers salt and position, so
-// that no other bytes pass for it.
+// resync returns the place of the first whole record at or after off, or the limit. Its header's sum covers salt and
+// position, so that no other bytes pass for it.
 func (w *window) resync(off int64) (int64, error) {
 	magic := binary.LittleEndian.AppendUint32(nil, recordMagic)
 	for off+recordHeaderSize <= w.limit {

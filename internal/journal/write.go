@@ -4,8 +4,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// vectorWriter writes many slices as one behind what the file has got so far: on real files of a system that has it with pwritev,
-// elsewhere through one joined buffer.
+// vectorWriter writes many slices as one behind what the file has got so far: on real files of a system that has it
+// with pwritev, elsewhere through one joined buffer.
 type vectorWriter struct {
 	joined []byte
 	system systemVector

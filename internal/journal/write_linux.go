@@ -42,7 +42,8 @@ func (v *systemVector) flush(fd uintptr, off *int64) error {
 		// The kernel takes the offset in two longs; on 64 bits the second is unused.
 		const bits = 8 * unix.SizeofLong
 		low, high := uintptr(*off), uintptr(uint64(*off)>>(bits-1)>>1)
-		n, _, errno := unix.Syscall6(unix.SYS_PWRITEV, fd, uintptr(unsafe.Pointer(&rest[0])), uintptr(len(rest)), low, high, 0)
+		n, _, errno := unix.Syscall6(unix.SYS_PWRITEV, fd, uintptr(unsafe.Pointer(&rest[0])), uintptr(len(rest)),
+			low, high, 0)
 		if errno == unix.EINTR {
 			continue
 		}
@@ -68,7 +69,8 @@ func (v *systemVector) flush(fd uintptr, off *int64) error {
 	return nil
 }
 
-// truncate gives allocated blocks behind the end back. It is a courtesy: the end that counts is in the segment's name.
+// truncate gives the blocks behind end back, those allocated ahead included. It is a courtesy: the end that counts is
+// in the segment's name.
 func truncate(f vfs.File, end int64) {
 	if fd := f.Fd(); fd != vfs.InvalidFd {
 		_ = unix.Ftruncate(int(fd), end)

@@ -23,7 +23,8 @@ const (
 
 const revisionSize = 8 // big-endian, before each value
 
-// DB is the store of one machine, over Pebble. Small memory: settings are few and read into caches by those who need them.
+// DB is the store of one machine, over Pebble. Small memory: settings are few and read into caches by those who need
+// them.
 type DB struct {
 	options Options
 	logger  *slog.Logger
@@ -266,7 +267,8 @@ func (d *DB) commit(b *Batch, revision uint64) error {
 	return errors.Join(err, batch.Close())
 }
 
-// guarded runs f in a goroutine of its own and waits for it, or for the engine's failure: what meets a fatal fault never returns.
+// guarded runs f in a goroutine of its own and waits for it, or for the engine's failure: what meets a fatal fault
+// never returns.
 func (d *DB) guarded(f func() error) error {
 	result := make(chan error, 1)
 	go func() {
@@ -290,8 +292,8 @@ func (d *DB) guarded(f func() error) error {
 	return d.Err()
 }
 
-// fail marks the store as failed, ends the process by way of Options.Fatal, and never returns: an engine that went on after a
-// lost write would acknowledge what is not there.
+// fail marks the store as failed, ends the process by way of Options.Fatal, and never returns: an engine that went on
+// after a lost write would acknowledge what is not there.
 func (d *DB) fail(cause error) {
 	d.failure.Lock()
 	first := d.failure.err == nil

@@ -8,8 +8,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// engineLogger hands Pebble's words to slog. Its Fatalf does not return: Pebble goes on after it as if nothing had happened and
-// acknowledges the write it has just lost.
+// engineLogger hands Pebble's words to slog. Its Fatalf does not return: Pebble goes on after it as if nothing had
+// happened and acknowledges the write it has just lost.
 type engineLogger struct{ db *DB }
 
 func (l engineLogger) Infof(format string, args ...any) {
@@ -33,8 +33,8 @@ type troubles struct {
 // longestPause bounds the pause after a failed background job.
 const longestPause = time.Second
 
-// listener slows Pebble down when its background work fails, since it tries again at once and for ever, and gives up after
-// Options.Patience: then Apply would wait for ever too.
+// listener slows Pebble down when its background work fails, since it tries again at once and for ever, and gives up
+// after Options.Patience: then Apply would wait for ever too.
 func (d *DB) listener() *pebble.EventListener {
 	var t troubles
 	done := func(err error) {

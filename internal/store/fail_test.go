@@ -87,7 +87,8 @@ func TestFails(t *testing.T) {
 	}
 }
 
-// TestTablesFail: while tables cannot be made, writes go on in memory and log; when that lasts, the store fails instead of waiting for ever.
+// TestTablesFail: while tables cannot be made, writes go on in memory and log; when that lasts, the store fails
+// instead of waiting for ever.
 func TestTablesFail(t *testing.T) {
 	t.Parallel()
 	var on atomic.Bool

@@ -17,18 +17,20 @@ type Options struct {
 	Dir string
 	// FS is the file system; default: the operating system's.
 	FS vfs.FS
-	// MemTableBytes bounds what is kept in memory before it becomes a table; default 1 MiB, at least 64 KiB. Twice that may be used.
+	// MemTableBytes bounds what is kept in memory before it becomes a table; default 1 MiB, at least 64 KiB. Twice
+	// that may be used.
 	MemTableBytes int64
 	// CacheBytes bounds the blocks of tables kept in memory; default 2 MiB.
 	CacheBytes int64
 
-	// Fatal is called when the engine cannot go on: a write or sync failed, or a table is corrupt. It must end the process, since the
-	// engine's state in memory and on disk may differ. Default: os.Exit(1). If it returns, the engine's goroutine is
-	// stopped for ever and the store has failed; that is for tests.
+	// Fatal is called when the engine cannot go on: a write or sync failed, or a table is corrupt. It must end the
+	// process, since the engine's state in memory and on disk may differ. Default: os.Exit(1). If it returns, the
+	// engine's goroutine is stopped for ever and the store has failed; that is for tests.
 	Fatal func(error)
 
-	// Patience is how long background work (making tables of what is in memory) may fail in a row, as on a full disk, before
-	// the engine is given up; default 1 min. What is applied meanwhile is safe in the engine's log, until memory is full: then Apply waits.
+	// Patience is how long background work (making tables of what is in memory) may fail in a row, as on a full disk,
+	// before the engine is given up; default 1 min. What is applied meanwhile is safe in the engine's log, until
+	// memory is full: then Apply waits.
 	Patience time.Duration
 
 	// Logger: nil discards.
@@ -94,7 +96,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		applied: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "godwit_store_applied_batches_total",
-			Help: "Batches made durable. A lasting rise without operators at work means that something writes settings in a loop.",
+			Help: "Batches made durable. A lasting rise while nobody changes settings means a loop.",
 		}),
 		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "godwit_store_conflicts_total",
@@ -102,7 +104,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}),
 		apply: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "godwit_store_apply_seconds",
-			Help:    "Time from the turn of a batch to its durability. A lasting rise means that the disk is slow or shared.",
+			Help:    "Time from the turn of a batch to its durability. A lasting rise means a slow or shared disk.",
 			Buckets: prometheus.ExponentialBuckets(100e-6, 2, 15),
 		}),
 		watchers: prometheus.NewGauge(prometheus.GaugeOpts{

@@ -1,5 +1,5 @@
-// Package store keeps what the operator manages: credentials, domains, keys, suppressions, warm-up state, the audit chain. It
-// is ordered keys with atomic, synchronous batches and watches; mail itself is in the journal.
+// Package store keeps what the operator manages: credentials, domains, keys, suppressions, warm-up state, the audit
+// chain. It is ordered keys with atomic, synchronous batches and watches; mail itself is in the journal.
 //
 //	s, err := store.Open(store.Options{Dir: "/var/lib/godwit/store"})
 //	var b store.Batch
@@ -11,8 +11,8 @@
 // Each applied batch has a revision, one higher than the one before; a key carries the revision that wrote it. With
 // Expect a batch is applied only if the keys it was computed from are unchanged.
 //
-// [Store] is the contract, so that a replicated store can take its place; [DB] is the engine on one machine, over Pebble. Package
-// storetest holds what every engine must pass, power cuts and failing disks included.
+// [Store] is the contract, so that a replicated store can take its place; [DB] is the engine on one machine, over
+// Pebble. Package storetest holds what every engine must pass, power cuts and failing disks included.
 package store
 
 import (
@@ -24,24 +24,25 @@ import (
 
 // Store is an ordered set of keys. All methods may be called from many goroutines.
 //
-// What a crash leaves behind, at any moment: every batch whose Apply returned nil, whole; the one under way, if any, whole
-// or not at all.
+// What a crash leaves behind, at any moment: every batch whose Apply returned nil, whole; the one under way, if any,
+// whole or not at all.
 type Store interface {
 	// Get returns the pair of key, or ErrNotFound.
 	Get(ctx context.Context, key string) (KV, error)
 
-	// Scan yields the pairs whose keys begin with prefix, in the order of their octets, as they were at one moment. Changes meanwhile are
-	// not seen. After an error it ends.
+	// Scan yields the pairs whose keys begin with prefix, in the order of their octets, as they were at one moment.
+	// Changes meanwhile are not seen. After an error it ends.
 	Scan(ctx context.Context, prefix string) iter.Seq2[KV, error]
 
-	// Apply writes all of b or nothing and returns when that is durable. Of several operations on one key the last counts. The
-	// slices of b are only read, and not kept. Errors: ErrConflict (as *ConflictError), ErrTooLarge, ErrFailed, ErrClosed, that of
-	// ctx (nothing was written). After ErrFailed a restart may find the whole batch or nothing of it.
+	// Apply writes all of b or nothing and returns when that is durable. Of several operations on one key the last
+	// counts. The slices of b are only read, and not kept. Errors: ErrConflict (as *ConflictError), ErrTooLarge,
+	// ErrFailed, ErrClosed, that of ctx (nothing was written). After ErrFailed a restart may find the whole batch or
+	// nothing of it.
 	Apply(ctx context.Context, b *Batch) (revision uint64, err error)
 
-	// Watch yields a Change for each pair under prefix there is, then one with Current set, then one for each later change when it is
-	// durable, in the order of revisions. A watcher that is slower than the changes of a key sees only the latest. It ends
-	// with ctx, without an error, or with ErrFailed or ErrClosed.
+	// Watch yields a Change for each pair under prefix there is, then one with Current set, then one for each later
+	// change when it is durable, in the order of revisions. A watcher that is slower than the changes of a key sees
+	// only the latest. It ends with ctx, without an error, or with ErrFailed or ErrClosed.
 	Watch(ctx context.Context, prefix string) iter.Seq2[Change, error]
 
 	// Revision returns that of the last durable batch; 0 is before the first.

@@ -10,14 +10,14 @@ import (
 
 // strictFS holds rules that Pebble itself is lax about.
 //
-// A failed sync is the end, of files and directories alike: it is never tried again, since the kernel may have dropped the pages and would
-// report success. Pebble does so for its log, tries tables again, and panics for directories. It also panics, with its locks
-// in disorder, when it cannot begin or end a log: that too, and any failed write to a log, ends the store in an
-// orderly way.
+// A failed sync is the end, of files and directories alike: it is never tried again, since the kernel may have
+// dropped the pages and would report success. Pebble does so for its log, tries tables again, and panics for
+// directories. It also panics, with its locks in disorder, when it cannot begin or end a log: that too, and any
+// failed write to a log, ends the store in an orderly way.
 //
-// The names in a directory are durable before a marker that refers to one of them. Pebble syncs the directory once, after both are made;
-// a power cut before that may keep the marker without the manifest it names, and then the store cannot be opened. File systems
-// with an ordered journal do not do that, others may.
+// The names in a directory are durable before a marker that refers to one of them. Pebble syncs the directory once,
+// after both are made; a power cut before that may keep the marker without the manifest it names, and then the store
+// cannot be opened. File systems with an ordered journal do not do that, others may.
 type strictFS struct {
 	vfs.FS
 	fail func(error) // does not return

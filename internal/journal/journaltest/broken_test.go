@@ -15,8 +15,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestCampaignCatches runs the campaign over engines with one fault each and wants it found. Without this a campaign that checks nothing
-// would look like a perfect engine.
+// TestCampaignCatches runs the campaign over engines with one fault each and wants it found. Without this a campaign
+// that checks nothing would look like a perfect engine.
 func TestCampaignCatches(t *testing.T) {
 	t.Parallel()
 	on := func(wrap func(vfs.FS) vfs.FS) journaltest.Open {

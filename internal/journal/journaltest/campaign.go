@@ -38,9 +38,9 @@ const (
 // The seeds of one workload: each of its first cuts operations with each mode.
 const cuts = 48
 
-// Campaign runs a number of seeded random workloads. In each something happens at the k-th operation that changes the file system,
-// the journal is opened again, checked, used and cut again. A failure names its seed; SEED=n in the environment runs
-// that one alone.
+// Campaign runs a number of seeded random workloads. In each something happens at the k-th operation that changes the
+// file system, the journal is opened again, checked, used and cut again. A failure names its seed; SEED=n in the
+// environment runs that one alone.
 func Campaign(t *testing.T, open Open, runs int) {
 	first, last := uint64(0), uint64(runs)
 	trace := func(string, ...any) {}
@@ -131,7 +131,8 @@ type run struct {
 func (r *run) life(cut int, m mode) error {
 	r.mode, r.ops, r.cut, r.happened, r.frozen, r.kept, r.sickFiles, r.liars = m, 0, cut, false, false, nil, false, 0
 	o := journal.Options{
-		FS: errorfs.Wrap(r.disk, errorfs.InjectorFunc(r.operation)), Dir: dir, Owner: "me", SegmentSize: 16 << 10, Rand: r.salts, Spares: 1,
+		FS: errorfs.Wrap(r.disk, errorfs.InjectorFunc(r.operation)), Dir: dir, Owner: "me", SegmentSize: 16 << 10,
+		Rand: r.salts, Spares: 1,
 	}
 	r.trace("opening; disk is %s", r.disk)
 	j, err := r.open(o)
@@ -211,7 +212,8 @@ func (r *run) operation(op errorfs.Op) error {
 }
 
 func (r *run) clone(percent int) *vfs.MemFS {
-	return r.disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(r.random.Uint64(), 3))})
+	return r.disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent,
+		RNG: rand.New(rand.NewPCG(r.random.Uint64(), 3))})
 }
 
 func (r *run) use(j journal.Journal) error {
@@ -387,8 +389,8 @@ func (r *run) look(j *running) error {
 	return err
 }
 
-// check compares what is there with what was sent: every record that must be there, in order, byte for byte; of the others whole
-// batches, and none behind a hole. What is found is there to stay.
+// check compares what is there with what was sent: every record that must be there, in order, byte for byte; of the
+// others whole batches, and none behind a hole. What is found is there to stay.
 func (r *run) check(j journal.Journal) error {
 	ctx := context.Background()
 	got, err := entries(ctx, j, 0)
@@ -430,12 +432,14 @@ func (r *run) check(j journal.Journal) error {
 			return broken("batch %d is there, but not batch %d before it", s.batch, hole)
 		}
 		if s.position != 0 && s.position != e.Position {
-			return broken("batch %d record %d moved from %#x to %#x", s.batch, s.index, uint64(s.position), uint64(e.Position))
+			return broken("batch %d record %d moved from %#x to %#x", s.batch, s.index, uint64(s.position),
+				uint64(e.Position))
 		}
 		if removed := r.gone[j.ExtentOf(e.Position)]; removed {
 			return broken("batch %d record %d came back after its removal", s.batch, s.index)
 		}
-		if e.Kind != s.kind || !bytes.Equal(e.Meta, s.meta) || e.HasBody != s.hasBody || e.BodySize != int64(len(s.body)) {
+		if e.Kind != s.kind || !bytes.Equal(e.Meta, s.meta) || e.HasBody != s.hasBody ||
+			e.BodySize != int64(len(s.body)) {
 			return broken("entry of batch %d record %d differs", s.batch, s.index)
 		}
 		if err := same(ctx, j, e.Position, s.item); err != nil {

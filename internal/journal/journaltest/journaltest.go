@@ -148,7 +148,8 @@ func same(ctx context.Context, j journal.Journal, p journal.Position, want item)
 	whole := smtp.BodyOf(want.body)
 	defer whole.Release()
 	if r.Body.EightBit != whole.EightBit || r.Body.DotLine != whole.DotLine {
-		return fmt.Errorf("body at %#x has flags %v %v, want %v %v", uint64(p), r.Body.EightBit, r.Body.DotLine, whole.EightBit, whole.DotLine)
+		return fmt.Errorf("body at %#x has flags %v %v, want %v %v", uint64(p), r.Body.EightBit, r.Body.DotLine,
+			whole.EightBit, whole.DotLine)
 	}
 	return nil
 }

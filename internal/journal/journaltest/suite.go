@@ -65,7 +65,8 @@ func testAppendRead(t *testing.T, open Open) {
 	items := []item{
 		{kind: 0}, {kind: 255, meta: []byte{0}}, {kind: 7, hasBody: true}, dotted, eight,
 		mail(3, 1), mail(4, 10_000), mail(5, 16<<10), mail(6, 16<<10+1), mail(7, 100_000), mail(8, 1<<20),
-		{kind: 9, meta: []byte(strings.Repeat("m", 40_000))}, {kind: 9, meta: []byte(strings.Repeat("m", 3<<20)), hasBody: true},
+		{kind: 9, meta: []byte(strings.Repeat("m", 40_000))}, {kind: 9, meta: []byte(strings.Repeat("m", 3<<20)),
+			hasBody: true},
 	}
 	var positions []journal.Position
 	for _, i := range items {
@@ -85,7 +86,8 @@ func testAppendRead(t *testing.T, open Open) {
 			t.Error(err)
 		}
 		e := got[n]
-		if e.Position != positions[n] || e.Kind != i.kind || string(e.Meta) != string(i.meta) || e.BodySize != int64(len(i.body)) || e.HasBody != i.hasBody {
+		if e.Position != positions[n] || e.Kind != i.kind || string(e.Meta) != string(i.meta) ||
+			e.BodySize != int64(len(i.body)) || e.HasBody != i.hasBody {
 			t.Errorf("entry %d differs", n)
 		}
 		if rest := mustEntries(t, j, e.Next); len(rest) != len(items)-n-1 {
@@ -667,7 +669,8 @@ func testFails(t *testing.T, open Open) {
 		verdicts = append(verdicts, j.Append(t.Context(), b))
 		<-j.Failed()
 		sick = false
-		verdicts = append(verdicts, j.Append(t.Context(), b), j.AppendWritten(t.Context(), b), j.Roll(t.Context()), j.Err())
+		verdicts = append(verdicts, j.Append(t.Context(), b), j.AppendWritten(t.Context(), b), j.Roll(t.Context()),
+			j.Err())
 		for n, err := range verdicts {
 			if !errors.Is(err, journal.ErrFailed) || !errors.Is(err, errorfs.ErrInjected) {
 				t.Errorf("verdict %d: %v", n, err)

@@ -10,8 +10,8 @@ import (
 	"github.com/godwit-mta/godwit/internal/store/storetest"
 )
 
-// TestCampaignCatches runs the campaign over engines with one fault each and wants it found. Without this a campaign that checks nothing
-// would look like a perfect engine.
+// TestCampaignCatches runs the campaign over engines with one fault each and wants it found. Without this a campaign
+// that checks nothing would look like a perfect engine.
 func TestCampaignCatches(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]storetest.Open{

@@ -35,9 +35,9 @@ const (
 // The seeds of one workload: each of its first cuts operations with each mode.
 const cuts = 80
 
-// Campaign runs a number of seeded random workloads. In each something happens at the k-th operation that changes the file system; then the
-// store is opened again and must hold each batch that was acknowledged, and nothing that was never applied. A failure names its
-// seed; SEED=n in the environment runs that one alone.
+// Campaign runs a number of seeded random workloads. In each something happens at the k-th operation that changes the
+// file system; then the store is opened again and must hold each batch that was acknowledged, and nothing that was
+// never applied. A failure names its seed; SEED=n in the environment runs that one alone.
 func Campaign(t *testing.T, open Open, runs int) {
 	first, last := uint64(0), uint64(runs)
 	if s := os.Getenv("SEED"); s != "" {
@@ -92,7 +92,8 @@ type run struct {
 	pending  map[string]string // that after the one under way; nil: none
 }
 
-// life is one life of the engine. Goroutines of a failed engine may go on in the next one's time, but in their own life.
+// life is one life of the engine. Goroutines of a failed engine may go on in the next one's time, but in their own
+// life.
 type life struct {
 	*run
 	mode     mode
@@ -121,8 +122,9 @@ func (r *run) live(cut int, m mode) error {
 
 func (l *life) through() error {
 	o := store.Options{
-		FS: errorfs.Wrap(l.disk, errorfs.InjectorFunc(l.operation)), Dir: dir, MemTableBytes: 64 << 10, CacheBytes: 64 << 10,
-		Fatal: func(error) {}, Patience: 20 * time.Millisecond,
+		FS: errorfs.Wrap(l.disk, errorfs.InjectorFunc(l.operation)), Dir: dir, MemTableBytes: 64 << 10,
+		CacheBytes: 64 << 10,
+		Fatal:      func(error) {}, Patience: 20 * time.Millisecond,
 	}
 	s, err := l.open(o)
 	if err != nil {
@@ -146,8 +148,8 @@ func (l *life) operation(op errorfs.Op) error {
 	defer l.mu.Unlock()
 	failing := l.mode == failOnce || l.mode == failOn
 	if failing && l.opening {
-		// The end of the process in any case, and not always an orderly one: an engine may leave goroutines behind an Open that
-		// failed. The first Open of all has none.
+		// The end of the process in any case, and not always an orderly one: an engine may leave goroutines behind an
+		// Open that failed. The first Open of all has none.
 		return nil
 	}
 	l.ops++
@@ -199,7 +201,8 @@ func (l *life) check(s store.Store) error {
 	case l.pending != nil && s.Revision() == l.revision+1 && cmp.Equal(got, l.pending):
 		l.acked, l.revision = l.pending, l.revision+1
 	default:
-		return &lostError{fmt.Errorf("at revision %d, acknowledged %d: (-acknowledged +found)\n%s", s.Revision(), l.revision, cmp.Diff(l.acked, got))}
+		return &lostError{fmt.Errorf("at revision %d, acknowledged %d: (-acknowledged +found)\n%s", s.Revision(),
+			l.revision, cmp.Diff(l.acked, got))}
 	}
 	l.pending = nil
 	return nil
@@ -260,7 +263,8 @@ func (r *run) batch() (*store.Batch, map[string]string) {
 			delete(next, key)
 			continue
 		}
-		value := strings.Repeat(string(rune('a'+r.random.IntN(26))), r.random.IntN([]int{10, 500, 8000}[r.random.IntN(3)]))
+		value := strings.Repeat(string(rune('a'+r.random.IntN(26))), r.random.IntN([]int{10, 500,
+			8000}[r.random.IntN(3)]))
 		b.Put(key, []byte(value))
 		next[key] = fmt.Sprintf("%s@%d", value, r.revision+1)
 	}

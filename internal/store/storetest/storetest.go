@@ -1,5 +1,5 @@
-// Package storetest holds what every engine behind [store.Store] must pass: how it behaves ([Run]), and what a power cut or a failing
-// disk may leave ([Campaign]), each case repeatable by its seed.
+// Package storetest holds what every engine behind [store.Store] must pass: how it behaves ([Run]), and what a power
+// cut or a failing disk may leave ([Campaign]), each case repeatable by its seed.
 package storetest
 
 import (
@@ -20,8 +20,8 @@ import (
 	"github.com/godwit-mta/godwit/internal/store"
 )
 
-// Open opens an engine. One that keeps its data elsewhere than in files takes o.FS and o.Dir as its identity. o.Fatal returns: the engine must
-// then fail what is under way.
+// Open opens an engine. One that keeps its data elsewhere than in files takes o.FS and o.Dir as its identity. o.Fatal
+// returns: the engine must then fail what is under way.
 type Open func(o store.Options) (store.Store, error)
 
 const dir = "store"
@@ -210,7 +210,8 @@ func testContend(t *testing.T, open Open) {
 
 func testScan(t *testing.T, open Open) {
 	s := mustOpen(t, open, options())
-	keys := []string{"a", "a/", "a/1", "a/2", "a/\x00", "a/\xff", "a/\xff\xff", "a0", "b", "\x00", "\xff", "\xff\xff\xff"}
+	keys := []string{"a", "a/", "a/1", "a/2", "a/\x00", "a/\xff", "a/\xff\xff", "a0", "b", "\x00", "\xff",
+		"\xff\xff\xff"}
 	var b store.Batch
 	for _, k := range keys {
 		b.Put(k, []byte("v"))
