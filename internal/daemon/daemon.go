@@ -269,7 +269,11 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.log.Debug("service manager", "error", err)
 	}
 	err = r.stop(d.cfg.Load().DrainTimeout, cause != nil)
-	if err = errors.Join(cause, err, journal.end()); err != nil {
+	err = errors.Join(err, journal.end())
+	if cause != nil {
+		err = cause // the rest follows from it
+	}
+	if err != nil {
 		d.log.Error("stopped", "error", err)
 		return err
 	}
