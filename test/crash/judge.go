@@ -16,6 +16,8 @@ const (
 	forgettable = 5 * time.Second
 	// afterglow is how long after a kill a sink may still answer what was in its socket.
 	afterglow = 2 * time.Second
+	// slowRead is how long a sink may take to read what is in its socket.
+	slowRead = 500 * time.Millisecond
 	// lateness is invariant I7.
 	lateness = 60 * time.Second
 )

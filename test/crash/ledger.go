@@ -54,6 +54,7 @@ type reception struct {
 	Replied  bool      `json:"replied"`  // and left in full
 	Hash     string    `json:"hash"`     // of what is below the trace header
 	Traced   bool      `json:"traced"`   // the trace header is one Received field
+	Arrived  time.Time `json:"arrived"`  // when its last octet was read
 	Time     time.Time `json:"time"`     // after the reply was written, or could not be
 
 	// Of a report that came back.

@@ -121,7 +121,10 @@ func (j *judgement) flight(d delivery, before, again *reception) (k *kill, numbe
 	}
 	for _, k := range j.killsAbout(before) {
 		for _, t := range m.entries[d.to].events {
-			if t.Reason == event.Interrupted && !j.explained[t] && t.Time.After(k.Began) && t.Time.Before(again.Time) {
+			if t.Reason != event.Interrupted || j.explained[t] || !t.Time.Before(again.Time) {
+				continue
+			}
+			if t.Time.After(k.Began) && t.Time.Before(j.noted(k)) && t.Time.Add(slowRead).After(before.Arrived) {
 				j.explained[t] = true
 				return k, j.killBefore(t.Time), true
 			}
@@ -130,23 +133,36 @@ func (j *judgement) flight(d delivery, before, again *reception) (k *kill, numbe
 	return nil, 0, false
 }
 
-// killsAbout returns the kills that a delivery may have been in flight at: the first one soon after its 250, and the last
-// one after which its sink may have said that late.
+// killsAbout returns the kills that a delivery may have been in flight at, the likeliest first: the end of the life it
+// came from, if that was soon after the 250, and earlier ones after which its sink may have read or answered it late.
 func (j *judgement) killsAbout(r *reception) []*kill {
-	var soon, late []*kill
+	var own, earlier []*kill
 	for i := range j.kills {
 		k := &j.kills[i]
 		switch {
 		case k.Began.IsZero():
-		case k.Began.Before(r.Time):
-			if k.Gone.Add(afterglow).After(r.Time) {
-				late = []*kill{k}
+		case !k.Gone.After(r.Arrived):
+			if k.Gone.Add(afterglow).After(r.Arrived) {
+				earlier = slices.Insert(earlier, 0, k)
 			}
-		case k.Began.Before(r.Time.Add(forgettable)) && soon == nil:
-			soon = []*kill{k}
+		case len(own) == 0 && k.Began.Before(r.Time.Add(forgettable)):
+			own = append(own, k)
 		}
 	}
-	return append(soon, late...)
+	if len(own) > 0 && (own[0].Ready.IsZero() || r.Arrived.Before(own[0].Ready)) {
+		return append(earlier, own...) // a life delivers nothing before it is ready
+	}
+	return append(own, earlier...)
+}
+
+// noted returns when the server had noted all that was in flight at a kill: it does so before it is ready.
+func (j *judgement) noted(k *kill) time.Time {
+	for i := range j.kills {
+		if next := &j.kills[i]; next.Started.After(k.Began) && !next.Ready.IsZero() {
+			return next.Ready
+		}
+	}
+	return time.Time{}
 }
 
 // killBefore returns the number of the last kill before t, -1 if there is none.

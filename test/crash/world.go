@@ -162,7 +162,7 @@ func (w *world) run(ctx context.Context) error {
 
 // note enters what a sink took, or did not, into the ledger.
 func (w *world) note(p *provider, r *smtptest.Received) {
-	line := reception{Site: p.domain, Replied: r.Replied, Time: time.Now()}
+	line := reception{Site: p.domain, Replied: r.Replied, Arrived: r.Time, Time: time.Now()}
 	content, traced := untrace(r.Body)
 	sum := sha256.Sum256(content)
 	line.Hash, line.Traced = hex.EncodeToString(sum[:]), traced
