@@ -98,8 +98,9 @@ func write(t testing.TB) written {
 	go func() { ended <- j.Run(ctx) }()
 	var w written
 	for n := range testBatches {
+		body := smtp.BodyOf(bytes.Repeat([]byte("line\r\n"), 20+n))
 		b := &journal.Batch{Records: []journal.Record{
-			{Kind: 1, Meta: fmt.Appendf(nil, "accepted %d", n), Body: smtp.BodyOf(bytes.Repeat([]byte("line\r\n"), 20+n))},
+			{Kind: 1, Meta: fmt.Appendf(nil, "accepted %d", n), Body: body},
 			{Kind: 2, Meta: fmt.Appendf(nil, "settled %d", n)},
 		}}
 		if err := j.Append(ctx, b); err != nil {

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 
-	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -29,7 +29,7 @@ func (l *Log) open() error {
 	}
 	var err error
 	if l.lock, err = l.fs.Lock(l.path(lockName)); err != nil {
-		if oserror.IsPermission(err) || oserror.IsNotExist(err) {
+		if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		return fmt.Errorf("%w: %w", ErrLocked, err)
@@ -45,7 +45,7 @@ func (l *Log) open() error {
 		return err
 	}
 	for _, name := range inv.scrap {
-		if err := l.fs.Remove(l.path(name)); err != nil && !oserror.IsNotExist(err) {
+		if err := l.fs.Remove(l.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("removing %s: %w", name, err)
 		}
 	}
@@ -72,7 +72,7 @@ func (l *Log) openReadOnly() error {
 		if err == nil {
 			break
 		}
-		if !oserror.IsNotExist(err) || try == tries {
+		if !errors.Is(err, os.ErrNotExist) || try == tries {
 			return err
 		}
 		l.segs.list = nil
@@ -251,7 +251,7 @@ func (l *Log) recoverSegment(s *segment, before Position) (err error) {
 	}
 	if l.options.ReadOnly {
 		if l.isGone(s) {
-			return fmt.Errorf("it was removed meanwhile: %w", oserror.ErrNotExist)
+			return fmt.Errorf("it was removed meanwhile: %w", os.ErrNotExist)
 		}
 		s.end, s.sealed = end, true
 		return nil
@@ -289,7 +289,7 @@ func (l *Log) begin(id ExtentID, empty []*segment) error {
 	}
 	// After the new one is durable, so that no number is ever used twice.
 	for _, s := range empty {
-		if err := l.fs.Remove(l.path(s.name)); err != nil && !oserror.IsNotExist(err) {
+		if err := l.fs.Remove(l.path(s.name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("removing empty segment %d: %w", s.id, err)
 		}
 	}
@@ -318,13 +318,13 @@ func makeDir(fs vfs.FS, dir string) error {
 		if err == nil || fs.PathDir(existing) == existing {
 			break
 		}
-		if !oserror.IsNotExist(err) {
+		if !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		missing = append(missing, existing)
 	}
 	// Whoever may not look into the directory above did not make this one.
-	if err := syncDir(fs, fs.PathDir(existing)); err != nil && !oserror.IsPermission(err) {
+	if err := syncDir(fs, fs.PathDir(existing)); err != nil && !errors.Is(err, os.ErrPermission) {
 		return err
 	}
 	for _, d := range slices.Backward(missing) {

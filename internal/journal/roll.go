@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"time"
 
-	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -185,7 +185,7 @@ func (l *Log) Remove(ctx context.Context, id ExtentID) error {
 	// From here on no new reader opens the file by its name.
 	s.removed.Store(true)
 	spare, err := l.removeFile(s, name, end)
-	if err != nil && !oserror.IsNotExist(err) {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.removed.Store(false)
 		return fmt.Errorf("removing segment %d: %w", id, err)
 	}

@@ -3,11 +3,11 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 
-	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -103,7 +103,7 @@ func (l *Log) nameOf(s *segment) (string, error) {
 		// Another process may have sealed or removed it.
 		name, err := l.findName(s.id)
 		if err == nil && name == "" {
-			err = oserror.ErrNotExist
+			err = os.ErrNotExist
 		}
 		return name, err
 	}
@@ -163,7 +163,7 @@ func (r *readFiles) openFile(s *segment, nameOf func(*segment) (string, error)) 
 			return f, nil
 		}
 		tried := name
-		if name, err = nameOf(s); name == tried || !oserror.IsNotExist(failed) {
+		if name, err = nameOf(s); name == tried || !errors.Is(failed, os.ErrNotExist) {
 			err = failed
 		}
 	}

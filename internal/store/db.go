@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2"
 )
 
@@ -107,7 +107,7 @@ func (d *DB) openPebble() (*pebble.DB, error) {
 
 // heldByOther says whether the reason that the engine did not open is another holder of its lock.
 func (d *DB) heldByOther(cause error) error {
-	if oserror.IsPermission(cause) || oserror.IsNotExist(cause) {
+	if errors.Is(cause, os.ErrPermission) || errors.Is(cause, os.ErrNotExist) {
 		return nil
 	}
 	lock, err := d.options.FS.Lock(d.options.FS.PathJoin(d.options.Dir, "LOCK"))
