@@ -3,6 +3,7 @@ package spool
 import (
 	"bytes"
 	"encoding/binary"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -159,14 +160,18 @@ func (q *queue) down(i int) {
 	}
 }
 
-// ages counts the entries of a queue by the minute they came, with coarser steps for the past when there are many, so that
-// the oldest is known without looking at any. Steps begin at start and end where the next begins.
+// ages counts the entries of a queue by the minute they came, so that the oldest is known without looking at any. There are at most
+// maxAgeSteps steps: when there would be more, those that are close together for their age become one. Steps are aligned intervals of 1, 2, 4,
+// 8, ... minutes, none overlaps another, so that what was counted in one finds it again.
 type ages struct{ steps []ageStep }
 
 type ageStep struct {
-	start uint32 // minutes since 1970
+	start uint32 // minutes since 1970, a multiple of 1<<level
+	level uint8
 	n     uint32
 }
+
+func (a ageStep) has(m uint32) bool { return m>>a.level == a.start>>a.level }
 
 const maxAgeSteps = 48
 
@@ -175,33 +180,30 @@ func minute(id message.ID) uint32 { return uint32(id.Time().Unix() / 60) }
 func (a *ages) add(id message.ID) {
 	m := minute(id)
 	i := a.find(m)
-	if i < 0 || a.steps[i].start != m && i == len(a.steps)-1 {
-		a.steps = slices.Insert(a.steps, i+1, ageStep{start: m})
+	if i < 0 || !a.steps[i].has(m) {
 		i++
+		a.steps = slices.Insert(a.steps, i, ageStep{start: m})
+		a.steps[i].n = 1
 		if len(a.steps) > maxAgeSteps {
-			i = a.merge(i)
+			a.merge()
 		}
+		return
 	}
 	a.steps[i].n++
 }
 
 func (a *ages) drop(id message.ID) {
-	i := a.find(minute(id))
-	if i < 0 || a.steps[i].n == 0 {
+	m := minute(id)
+	i := a.find(m)
+	if i < 0 || !a.steps[i].has(m) {
 		return
 	}
-	a.steps[i].n--
-	// Only steps at the begin go: what was counted in a step must find it again.
-	empty := 0
-	for empty < len(a.steps) && a.steps[empty].n == 0 {
-		empty++
-	}
-	if empty > 0 {
-		a.steps = slices.Delete(a.steps, 0, empty)
+	if a.steps[i].n--; a.steps[i].n == 0 {
+		a.steps = slices.Delete(a.steps, i, i+1)
 	}
 }
 
-// find returns the last step that begins at m or before, -1 if none does.
+// find returns the last step that begins at m or before, -1 if none does. Most come to the end.
 func (a *ages) find(m uint32) int {
 	for i := len(a.steps) - 1; i >= 0; i-- {
 		if a.steps[i].start <= m {
@@ -211,22 +213,31 @@ func (a *ages) find(m uint32) int {
 	return -1
 }
 
-// merge joins the two neighbours whose joint span is smallest for their age, and returns where step i went. The newest two
-// stay apart.
-func (a *ages) merge(i int) int {
-	now := a.steps[len(a.steps)-1].start + 1
-	best, at := 2.0, 0
-	for k := 0; k+2 < len(a.steps); k++ {
-		if r := float64(a.steps[k+1].start-a.steps[k].start) / float64(now-a.steps[k].start); r < best {
-			best, at = r, k
+// merge makes one step of two neighbours, those whose joint interval is shortest for its age, and of all others in that interval.
+func (a *ages) merge() {
+	last := a.steps[len(a.steps)-1]
+	now := float64(last.start) + float64(uint32(1)<<last.level)
+	best, at, level := 0.0, -1, uint8(0)
+	for i := range len(a.steps) - 1 {
+		x, y := a.steps[i], a.steps[i+1]
+		l := max(x.level, y.level, uint8(bits.Len32(x.start^y.start)))
+		start := x.start >> l << l
+		if r := float64(uint64(1)<<l) / (now - float64(start)); at < 0 || r < best {
+			best, at, level = r, i, l
 		}
 	}
-	a.steps[at].n += a.steps[at+1].n
-	a.steps = slices.Delete(a.steps, at+1, at+2)
-	if i > at {
-		i--
+	start := a.steps[at].start >> level << level
+	joint := ageStep{start: start, level: level}
+	from := at
+	for from > 0 && a.steps[from-1].start >= start {
+		from--
 	}
-	return i
+	to := from
+	for to < len(a.steps) && a.steps[to].start>>level == start>>level {
+		joint.n += a.steps[to].n
+		to++
+	}
+	a.steps = slices.Replace(a.steps, from, to, joint)
 }
 
 func (a *ages) oldest() time.Time {

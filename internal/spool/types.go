@@ -267,7 +267,7 @@ type QueueStat struct {
 	// that were claimed and came back, until the next Claim.
 	NextDue time.Time
 	// Oldest is when the oldest entry was received, or some time before: up to a minute for young entries, up to a
-	// tenth of their age for old ones.
+	// quarter of their age for old ones in queues with many ages.
 	Oldest time.Time
 }
 
