@@ -99,6 +99,9 @@ type Journal interface {
 	// most 10 ms later. If that sync fails the journal has failed.
 	AppendWritten(ctx context.Context, b *Batch) error
 
+	// Room returns ErrFull while the disk is nearly full: whoever is about to Submit what was not accepted yet asks before.
+	Room() error
+
 	// Submit hands b over, however much is pending, and returns at once. b.Done, if set, tells its verdict.
 	Submit(b *Batch)
 

@@ -69,7 +69,15 @@ func (l *Log) lookIfOld(age time.Duration) {
 
 // admit refuses a batch with bodies when the disk is nearly full.
 func (l *Log) admit(b *Batch) error {
-	if !l.space.full.Load() || !b.hasBody() {
+	if !b.hasBody() {
+		return nil
+	}
+	return l.Room()
+}
+
+// Room implements [Journal]. It costs nothing while there is room.
+func (l *Log) Room() error {
+	if !l.space.full.Load() {
 		return nil
 	}
 	l.lookIfOld(spaceFullAge)

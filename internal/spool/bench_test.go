@@ -76,6 +76,7 @@ func (j *nullJournal) Owner() string                                      { retu
 func (j *nullJournal) Epoch() uint64                                      { return 1 }
 func (j *nullJournal) Failed() <-chan struct{}                            { return nil }
 func (j *nullJournal) Err() error                                         { return nil }
+func (*nullJournal) Room() error                                          { return nil }
 func (j *nullJournal) Damage() []journal.Damage                           { return nil }
 func (j *nullJournal) Close() error                                       { return nil }
 
@@ -160,6 +161,40 @@ func BenchmarkAcceptSettle(b *testing.B) {
 	b.StopTimer()
 	report()
 	stop()
+}
+
+// BenchmarkAcceptSettleDurable is the same with the real journal on a real disk, 50 messages at a time.
+func BenchmarkAcceptSettleDurable(b *testing.B) {
+	dir := b.TempDir()
+	j, err := journal.Open(journal.Options{Dir: dir + "/journal"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, stop := benchSpool(b, dir, vfs.Default, j)
+	s.SetSink(&settler{s, delivered()})
+	body := smtp.BodyOf(make([]byte, 10<<10))
+	ids := message.NewIDs(nil)
+	var n atomic.Int64
+	b.ReportAllocs()
+	b.SetBytes(10 << 10)
+	b.SetParallelism(50 / runtime.GOMAXPROCS(0))
+	report := cpu(b)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			m := benchMessage(ids, int(n.Add(1)))
+			m.Size = body.Size()
+			if err := s.Accept(context.Background(), m, body); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.StopTimer()
+	report()
+	stop()
+	if err := j.Close(); err != nil {
+		b.Error(err)
+	}
 }
 
 // BenchmarkAcceptDefer is the life of a message whose first attempt fails for now: it goes to the index.

@@ -2,11 +2,13 @@ package submission
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/godwit-mta/godwit/event"
+	"github.com/godwit-mta/godwit/internal/journal"
 	"github.com/godwit-mta/godwit/internal/spool"
 	"github.com/godwit-mta/godwit/message"
 	"github.com/godwit-mta/godwit/smtp"
@@ -23,6 +25,8 @@ var (
 		Text: "Too many hops: the message seems to run in a loop"}
 	replyTryLater = smtp.Reply{Code: 451, Enhanced: smtp.EnhancedCode{Class: 4, Subject: 3, Detail: 0},
 		Text: "Could not store the message now, try again later"}
+	replyNoRoom = smtp.Reply{Code: 452, Enhanced: smtp.EnhancedCode{Class: 4, Subject: 3, Detail: 1},
+		Text: "Insufficient system storage, try again later"}
 )
 
 // session is one client at one door.
@@ -110,8 +114,12 @@ func (s *session) Data(ctx context.Context, env *smtp.Envelope, body *smtp.Body)
 	if err := s.door.opts.Spool.Accept(ctx, m, body); err != nil {
 		s.door.opts.Logger.ErrorContext(ctx, "message not accepted",
 			"session", s.peer.Session, "message", id.String(), "error", err)
-		s.refuse(env.From.Path.String(), "", replyTryLater)
-		return replyTryLater
+		reply := replyTryLater
+		if errors.Is(err, journal.ErrFull) {
+			reply = replyNoRoom
+		}
+		s.refuse(env.From.Path.String(), "", reply)
+		return reply
 	}
 	return smtp.Reply{Code: 250, Enhanced: smtp.EnhancedCode{Class: 2}, Text: "queued as " + id.String()}
 }
@@ -160,7 +168,7 @@ func reasonOf(r smtp.Reply) event.Reason {
 	switch {
 	case c == replyLoop.Enhanced:
 		return event.Loop
-	case r == replyTryLater:
+	case r == replyTryLater, r == replyNoRoom:
 		return event.StorageUnavailable
 	case c.Subject == 7:
 		return event.RelayDenied

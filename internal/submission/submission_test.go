@@ -3,6 +3,7 @@ package submission_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"crypto/rand"
 
 	"github.com/godwit-mta/godwit/event"
+	"github.com/godwit-mta/godwit/internal/journal"
 	"github.com/godwit-mta/godwit/internal/spool"
 	"github.com/godwit-mta/godwit/internal/submission"
 	"github.com/godwit-mta/godwit/message"
@@ -247,14 +249,19 @@ func TestBadDomain(t *testing.T) {
 // TestNotKept is R-1: what could not be kept is never answered with 250.
 func TestNotKept(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, submission.Policy{TrustedNetworks: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}})
-	w.keeper.err = errors.New("journal has failed")
-	r := w.send(w.session("192.0.2.1"), me, "\r\n", "a@one.test")
-	if r.String()[:9] != "451 4.3.0" || strings.Contains(r.Text, "journal") {
-		t.Errorf("reply %v", r)
-	}
-	if len(w.refused) != 1 || w.refused[0].Reply.Code != r.Code {
-		t.Errorf("told %+v", w.refused)
+	for want, err := range map[string]error{
+		"451 4.3.0": errors.New("journal has failed"),
+		"452 4.3.1": fmt.Errorf("accepting: %w", journal.ErrFull),
+	} {
+		w := newWorld(t, submission.Policy{TrustedNetworks: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}})
+		w.keeper.err = err
+		r := w.send(w.session("192.0.2.1"), me, "\r\n", "a@one.test")
+		if r.String()[:9] != want || strings.Contains(r.Text, "journal") {
+			t.Errorf("%v: %v, want %s", err, r, want)
+		}
+		if len(w.refused) != 1 || w.refused[0].Reply.Code != r.Code || w.refused[0].Reason != event.StorageUnavailable {
+			t.Errorf("told %+v", w.refused)
+		}
 	}
 }
 
