@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -15,9 +16,8 @@ func (a *app) configCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "config",
 		Short: "Check the configuration file, show what is in force, print its schema",
-		Args:  cobra.NoArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	a.configFlag(c)
 	c.AddCommand(a.configCheckCommand(), a.configShowCommand(), a.configSchemaCommand())
 	return c
 }
@@ -34,11 +34,16 @@ func (a *app) configCheckCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Check a file and say for each mistake the line and what to write instead",
-		Args:  cobra.MaximumNArgs(1),
+		Example: `  godwit config check
+  godwit config check godwit.yaml --json`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			path := a.configPath
 			if len(args) == 1 {
 				path = args[0]
+			}
+			if len(args) == 1 && a.configPath != "" {
+				return usagef("the file is given twice, as %q and with --config %q", args[0], a.configPath)
 			}
 			if path == "" {
 				path = defaultConfigPath
@@ -49,6 +54,8 @@ func (a *app) configCheckCommand() *cobra.Command {
 			switch {
 			case errors.As(err, &problems):
 				res.Problems = problems
+			case errors.Is(err, fs.ErrNotExist) && path == defaultConfigPath:
+				return fmt.Errorf("there is no %s; name another file: godwit config check FILE", path)
 			case err != nil:
 				return err
 			default:
@@ -63,7 +70,9 @@ func (a *app) configCheckCommand() *cobra.Command {
 				}
 				if res.OK {
 					fmt.Fprintf(w, "%s is good.\n", path)
+					return
 				}
+				fmt.Fprintf(w, "%s has %s.\n", path, count(len(res.Problems), "mistake", "mistakes"))
 			})
 			if perr == nil && !res.OK {
 				return errSilent
@@ -77,7 +86,9 @@ func (a *app) configShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show",
 		Short: "Show every value in force and where it comes from",
-		Args:  cobra.NoArgs,
+		Example: `  godwit config show
+  godwit config show --config godwit.yaml --json`,
+		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			cfg, err := a.loadConfig()
 			if err != nil {
@@ -98,7 +109,8 @@ func (a *app) configSchemaCommand() *cobra.Command {
 		Short: "Print the JSON Schema of the configuration file, for editors",
 		Long: "Print the JSON Schema of the configuration file. An editor with YAML support completes and checks\n" +
 			"keys once the file begins with\n\n  # yaml-language-server: $schema=godwit.schema.json",
-		Args: cobra.NoArgs,
+		Example: "  godwit config schema --output godwit.schema.json",
+		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if out == "" {
 				_, err := io.WriteString(a.out, config.Schema())
@@ -110,6 +122,6 @@ func (a *app) configSchemaCommand() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringVarP(&out, "output", "o", "", "file to write instead of printing")
+	c.Flags().StringVarP(&out, "output", "o", "", "`FILE` to write instead of printing")
 	return c
 }

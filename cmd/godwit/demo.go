@@ -8,14 +8,16 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"os/signal"
 	"path/filepath"
-	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/godwit-mta/godwit/api"
+	"github.com/godwit-mta/godwit/event"
 	"github.com/godwit-mta/godwit/internal/config"
 	"github.com/godwit-mta/godwit/internal/daemon"
 	"github.com/godwit-mta/godwit/smtp/smtpclient"
@@ -25,8 +27,13 @@ import (
 // demoScale is how much shorter the demo's time constants are: what takes a minute in a server takes a second.
 const demoScale = 60
 
-// demoPatience is how long the demo waits for the queue to become empty after the last message was accepted.
-const demoPatience = 60 * time.Second
+// demoMaxAge is after what time the demo gives a message up, if there are a thousand.
+const demoMaxAge = 8 * time.Second
+
+// maxAge leaves the slow provider time for its share of many messages: it takes about a hundred in a second.
+func (f demoFlags) maxAge() time.Duration {
+	return demoMaxAge + time.Duration(max(f.messages-1000, 0))*1500*time.Microsecond
+}
 
 type demoFlags struct {
 	messages, sessions, size int
@@ -38,23 +45,29 @@ func (a *app) demoCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Show the whole road in a minute: the real server against a simulated internet",
-		Long: `Show the whole road in a minute: the real server, in a temporary directory, fed over real SMTP sessions,
-delivering over real DNS to simulated mailbox providers that are quick, slow, busy, greylisting, down, or do not
-know their users. Everything stays on loopback. Time constants are scaled: what is a minute in a server
-(between two attempts, say) is a second here.`,
-		Example: "  godwit demo\n  godwit demo --messages 5000 --json\n  godwit demo --keep    # leaves it running, to try the other commands on",
-		Args:    cobra.NoArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return a.demo(c.Context(), f) },
+		Long: `Show the whole road in a minute: the server that "serve" runs, in a temporary directory, fed over real SMTP
+sessions, delivering over real DNS to simulated mailbox providers that are quick, slow, busy, greylisting, down,
+or do not know their users. Everything stays on loopback, and nothing is left behind.
+
+Retries are scaled by 60 so that you need not wait: what is a minute in a server is a second here, and a message
+is given up after 8 seconds instead of 72 hours. The status is 0 if every message has an outcome, none was lost,
+and none arrived twice.`,
+		Example: `  godwit demo
+  godwit demo --messages 5000 --json
+  godwit demo --keep`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return a.demo(c.Context(), f) },
 	}
-	c.Flags().IntVar(&f.messages, "messages", 1000, "how many messages")
-	c.Flags().IntVar(&f.sessions, "sessions", 20, "sessions that submit them")
-	c.Flags().IntVar(&f.size, "size", 10240, "octets of each message")
-	c.Flags().BoolVar(&f.keep, "keep", false, "leave it running afterwards, with its addresses printed")
+	c.Flags().IntVar(&f.messages, "messages", 1000, "submit `N` messages")
+	c.Flags().IntVar(&f.sessions, "sessions", 20, "submit them over `N` sessions")
+	c.Flags().IntVar(&f.size, "size", 10240, "`OCTETS` of each message")
+	c.Flags().BoolVar(&f.keep, "keep", false,
+		"leave it running afterwards to try the other commands on, and print its addresses")
 	return c
 }
 
-// demoResult is what the demo ends with. Accepted is recipients of the application's messages, and the sum of the outcomes,
-// of Queued, and of Lost; reports that the server itself sent are counted apart.
+// demoResult is what the demo ends with, all numbers recipients of the application's messages. Accepted is the sum of
+// the outcomes, of Queued, and of Lost.
 type demoResult struct {
 	Accepted   int `json:"accepted"`
 	Delivered  int `json:"delivered"`
@@ -66,13 +79,12 @@ type demoResult struct {
 	Lost       int `json:"lost"`       // accepted, and neither received, nor reported back, nor queued
 	Duplicates int `json:"duplicates"` // received more than once
 
-	Deferrals int `json:"deferrals"` // attempts that ended with "later"
-	Reports   int `json:"reports"`   // reports about failures that came back to the application
-	Rejected  int `json:"rejected"`  // not accepted in the first place
-
 	Seconds           float64 `json:"seconds"` // until the last outcome
 	MessagesPerSecond float64 `json:"messages_per_second"`
-	AcceptSeconds     float64 `json:"accept_seconds"` // until the last acceptance
+
+	accepting time.Duration // until the last acceptance
+	reports   int           // reports about failures that came back to the application
+	rejected  int           // not accepted in the first place
 }
 
 // demoRun is one run of the demo.
@@ -81,6 +93,7 @@ type demoRun struct {
 	flags  demoFlags
 	dir    string
 	world  *world
+	story  *story
 	daemon *daemon.Daemon
 	client *api.Client
 
@@ -93,12 +106,19 @@ func (a *app) demo(ctx context.Context, f demoFlags) (err error) {
 	if f.messages < 1 || f.sessions < 1 {
 		return usagef("--messages and --sessions are at least 1")
 	}
+	if f.size < smallestLoad {
+		return usagef("--size is at least %d: the header alone is that long", smallestLoad)
+	}
+	// Whatever ends the demo, and however often it is asked to end, it tidies up, which takes a second.
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
 	dir, err := os.MkdirTemp("", "godwit-demo-")
 	if err != nil {
 		return fmt.Errorf("make temporary directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	run := &demoRun{a: a, flags: f, dir: dir, accepted: make(map[string]bool)}
+	run.story = newStory(filepath.Join(dir, "events", "current.jsonl"))
 	if run.world, err = newWorld(); err != nil {
 		return err
 	}
@@ -106,19 +126,34 @@ func (a *app) demo(ctx context.Context, f demoFlags) (err error) {
 	if err := run.makeDaemon(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ended := make(chan error, 2)
-	go func() { ended <- run.world.run(ctx) }()
-	go func() { ended <- run.daemon.Run(ctx) }()
+	// The providers outlive the server, which may be busy with them when it is asked to end.
+	outer, cancelOuter := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancelOuter()
+	inner, cancelInner := context.WithCancel(ctx)
+	defer cancelInner()
+	var all sync.WaitGroup
+	var worldErr, daemonErr error
+	all.Go(func() {
+		defer cancelInner()
+		worldErr = run.world.run(outer)
+	})
+	all.Go(func() {
+		defer cancelOuter()
+		defer cancelInner()
+		daemonErr = run.daemon.Run(inner)
+	})
 	select {
 	case <-run.daemon.Ready():
-		err = run.play(ctx, ended)
-	case err = <-ended:
-		ended <- nil
+		err = run.play(inner)
+	case <-inner.Done():
+		err = inner.Err()
 	}
-	cancel()
-	return errors.Join(err, <-ended, <-ended)
+	cancelInner()
+	all.Wait()
+	if ctx.Err() == nil && errors.Is(err, context.Canceled) {
+		err = errors.New("a part of the demo ended early")
+	}
+	return errors.Join(err, worldErr, daemonErr)
 }
 
 func (r *demoRun) makeDaemon() error {
@@ -126,7 +161,8 @@ func (r *demoRun) makeDaemon() error {
 	cfg.Hostname = "godwit.demo.example"
 	cfg.DataDir = r.dir
 	cfg.Events.Dir = filepath.Join(r.dir, "events")
-	cfg.DrainTimeout = 5 * time.Second
+	cfg.Events.MaxSize = 16 << 30 // one file, which is followed to its end
+	cfg.DrainTimeout = time.Second
 	cfg.Listeners = []config.Listener{{
 		Name: "demo", Address: "127.0.0.1:0", Tenant: config.DefaultTenant, Stream: config.DefaultStream,
 		TrustedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Limits: cfg.Limits,
@@ -139,7 +175,7 @@ func (r *demoRun) makeDaemon() error {
 	for i := range d.Retry {
 		d.Retry[i] /= demoScale
 	}
-	d.MaxAge = map[string]time.Duration{config.DefaultStream: 8 * time.Second}
+	d.MaxAge = map[string]time.Duration{config.DefaultStream: r.flags.maxAge()}
 	logger := slog.New(slog.DiscardHandler)
 	var err error
 	r.daemon, err = daemon.New(daemon.Options{Config: cfg, Logger: logger, Version: readBuild().Version, Scale: demoScale})
@@ -150,8 +186,8 @@ func (r *demoRun) makeDaemon() error {
 	return nil
 }
 
-// play feeds the server, waits until nothing is queued, and tells the result. ended carries the news that a part has ended early.
-func (r *demoRun) play(ctx context.Context, ended chan error) error {
+// play feeds the server, waits until nothing is queued, and tells the result.
+func (r *demoRun) play(ctx context.Context) error {
 	defer r.client.Close()
 	if !r.a.json {
 		r.introduce()
@@ -161,41 +197,47 @@ func (r *demoRun) play(ctx context.Context, ended chan error) error {
 		return err
 	}
 	accepted := time.Since(begun)
-	if err := r.drain(ctx, ended); err != nil {
+	if err := r.drain(ctx); err != nil {
 		return err
 	}
 	took := time.Since(begun)
-	story, err := readStory(filepath.Join(r.dir, "events"))
-	if err != nil {
-		return err
-	}
-	res := r.judge(story)
-	res.Seconds, res.AcceptSeconds = took.Seconds(), accepted.Seconds()
-	res.MessagesPerSecond = float64(r.flags.messages) / took.Seconds()
+	res := r.judge()
+	res.Seconds, res.accepting = took.Seconds(), accepted
+	res.MessagesPerSecond = float64(res.Accepted) / took.Seconds()
+	var err error
 	if r.a.json {
 		err = r.a.print(res, nil)
 	} else {
-		err = r.summarize(ctx, res, story)
+		err = r.summarize(ctx, res)
 	}
 	if err != nil {
 		return err
 	}
 	if r.flags.keep {
-		r.keep(ctx, ended)
+		r.keep(ctx)
 	}
-	if res.Lost > 0 || res.Duplicates > 0 {
-		return fmt.Errorf("%d messages lost and %d duplicated: this must not happen, please report it", res.Lost, res.Duplicates)
+	switch {
+	case res.Lost > 0 || res.Duplicates > 0:
+		return fmt.Errorf("%s lost and %s: this must not happen, please report it",
+			count(res.Lost, "message", "messages"), count(res.Duplicates, "duplicate", "duplicates"))
+	case res.Queued > 0:
+		return fmt.Errorf("%s had no outcome after %s: is this machine very busy?", count(res.Queued, "message", "messages"),
+			took.Round(time.Second))
+	case res.rejected > 0:
+		return fmt.Errorf("%s not accepted", count(res.rejected, "message was", "messages were"))
 	}
 	return nil
 }
 
 func (r *demoRun) introduce() {
 	w := r.a.out
-	fmt.Fprintf(w, "Godwit is running in %s, with a simulated internet on loopback:\n\n", r.dir)
+	fmt.Fprintf(w, "Godwit is running in %s.\n", r.dir)
+	fmt.Fprintf(w, "Around it is a simulated internet, DNS included, which never leaves this machine:\n\n")
 	for _, p := range r.world.providers {
 		fmt.Fprintf(w, "  %-16s %s\n", p.domain, p.about)
 	}
-	fmt.Fprintf(w, "\nTimes are scaled by %d: a minute between two attempts is a second here.\n\n", demoScale)
+	fmt.Fprintf(w, "\nThe server is the real one; only its retries are scaled by %d: a minute is a second here,\n"+
+		"and messages are given up after %s instead of 72 hours.\n\n", demoScale, short(r.flags.maxAge()))
 }
 
 // feed submits the messages over real sessions and keeps the application's ledger.
@@ -212,7 +254,7 @@ func (r *demoRun) feed(ctx context.Context) error {
 		Address:  r.daemon.Addresses()["demo"],
 		Messages: r.flags.messages,
 		Size:     r.flags.size,
-		Sessions: r.flags.sessions,
+		Sessions: min(r.flags.sessions, r.flags.messages),
 		Hello:    homeDomain,
 		From:     func(int) string { return "app@" + homeDomain },
 		// 37 has no factor in common with 100: each run of messages meets every provider.
@@ -224,7 +266,7 @@ func (r *demoRun) feed(ctx context.Context) error {
 			if e.Status == smtpclient.Delivered {
 				r.accepted[e.Token+" "+e.Recipient] = true
 			} else {
-				r.rejected++
+				r.rejected++ // sessions that broke are the error of Load
 			}
 		},
 	})
@@ -237,65 +279,54 @@ func (r *demoRun) feed(ctx context.Context) error {
 	return nil
 }
 
-// drain waits until every entry has its outcome.
-func (r *demoRun) drain(ctx context.Context, ended chan error) error {
+// drain waits until every entry has its outcome and the event log has told it, or patience is at its end.
+func (r *demoRun) drain(ctx context.Context) error {
 	bar := r.a.newProgress("delivering", r.flags.messages)
 	defer bar.end()
-	deadline := time.Now().Add(demoPatience)
+	deadline := time.Now().Add(r.flags.maxAge() + 30*time.Second)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for time.Now().Before(deadline) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case err := <-ended:
-			ended <- nil
-			return errors.Join(errors.New("a part of the demo ended early"), err)
 		case <-tick.C:
 		}
 		s, err := r.client.SpoolStats(ctx)
 		if err != nil {
 			return err
 		}
-		note := fmt.Sprintf("delivered %d, bounced %d, expired %d, waiting %d", s.Delivered, s.Bounced, s.Expired, s.Queued)
-		bar.set(r.flags.messages-int(min(s.Queued, uint64(r.flags.messages))), note)
-		if s.Queued == 0 {
-			return r.events(ctx)
+		if err := r.story.follow(); err != nil {
+			return err
+		}
+		bar.set(r.flags.messages-int(min(s.Queued, uint64(r.flags.messages))),
+			fmt.Sprintf("delivered %d, bounced %d, expired %d, waiting %d", s.Delivered, s.Bounced, s.Expired, s.Queued))
+		// Reports are entries of their own; they are gone from the queue too.
+		if s.Queued == 0 && r.story.open() == 0 && len(r.story.messages) >= r.messages() {
+			return nil
 		}
 	}
 	return nil
 }
 
-// events waits until the event log has told the last outcome, which it does a moment after.
-func (r *demoRun) events(ctx context.Context) error {
-	for range 100 {
-		story, err := readStory(filepath.Join(r.dir, "events"))
-		if err != nil {
-			return err
-		}
-		if story.open() == 0 && len(story.messages) > 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	return nil
+// messages returns how many messages the application knows to be accepted; each has one recipient.
+func (r *demoRun) messages() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.accepted)
 }
 
 // judge compares the ledgers of the application, of the providers, and the event log.
-func (r *demoRun) judge(s *story) demoResult {
+func (r *demoRun) judge() demoResult {
 	r.world.mu.Lock()
 	defer r.world.mu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	s := r.story
 	res := demoResult{
-		Accepted: len(r.accepted), Rejected: r.rejected, Reports: len(r.world.reported),
+		Accepted: len(r.accepted), rejected: r.rejected, reports: len(r.world.reported),
 		Delivered: s.outcomes["delivered"], Bounced: s.outcomes["bounced"], Expired: s.outcomes["expired"],
-		Suppressed: s.outcomes["suppressed"], Cancelled: s.outcomes["cancelled"], Deferrals: s.deferrals,
-		Queued: s.open(),
+		Suppressed: s.outcomes["suppressed"], Cancelled: s.outcomes["cancelled"], Queued: s.open(),
 	}
 	unseen := 0
 	for key := range r.accepted {
@@ -311,56 +342,90 @@ func (r *demoRun) judge(s *story) demoResult {
 }
 
 // keep leaves everything running until the user stops it.
-func (r *demoRun) keep(ctx context.Context, ended chan error) {
+func (r *demoRun) keep(ctx context.Context) {
 	w := r.a.out
 	if r.a.json {
 		w = r.a.err
 	}
-	fmt.Fprintf(w, "\nStill running; end it with Ctrl-C. In another terminal:\n\n")
-	fmt.Fprintf(w, "  godwit send --server %s --from me@%s --to you@grey.example --subject Hello --text Hi\n",
+	self := r.a.self
+	fmt.Fprintf(w, "\nStill running; Ctrl-C ends it. In another terminal:\n\n")
+	fmt.Fprintf(w, "  %s send --server %s --from me@%s --to you@grey.example --subject Hello --text Hi\n", self,
 		r.daemon.Addresses()["demo"], homeDomain)
-	fmt.Fprintf(w, "  godwit queue list --data-dir %s\n", r.dir)
+	fmt.Fprintf(w, "  %s queue list --data-dir %s\n", self, r.dir)
+	fmt.Fprintf(w, "  %s message show ID --data-dir %s    (the 250 reply names the ID)\n", self, r.dir)
 	fmt.Fprintf(w, "  curl http://%s/metrics\n", r.daemon.HTTPAddress())
-	select {
-	case <-ctx.Done():
-	case err := <-ended:
-		ended <- err
-	}
+	<-ctx.Done()
 }
 
-func (r *demoRun) summarize(ctx context.Context, res demoResult, s *story) error {
+func (r *demoRun) summarize(ctx context.Context, res demoResult) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%d messages accepted in %.1f s, each on stable storage before its 250.\n", res.Accepted, res.AcceptSeconds)
-	fmt.Fprintf(&b, "%.1f s later nothing was left to do:\n\n", res.Seconds-res.AcceptSeconds)
-	row := func(n int, what, how string) {
-		if n > 0 || what == "lost" {
-			fmt.Fprintf(&b, "  %7d  %-11s %s\n", n, what, how)
+	fmt.Fprintf(&b, "%s accepted in %.1f s, each synced to disk before its 250 reply.\n",
+		count(res.Accepted, "message was", "messages were"), res.accepting.Seconds())
+	end := "nothing was left to do"
+	if res.Queued > 0 {
+		end = "this is where they were"
+	}
+	fmt.Fprintf(&b, "%.1f s later %s:\n\n", res.Seconds-res.accepting.Seconds(), end)
+	var rows [][]cell
+	row := func(n int, what, how string, always bool) {
+		if n > 0 || always {
+			rows = append(rows, []cell{word(""), number(n), word(what), word(how)})
 		}
 	}
-	row(res.Delivered, "delivered", "")
-	row(res.Bounced, "bounced", "refused for good: unknown users, a domain without mail")
-	row(res.Expired, "expired", "the provider was down until the message was too old")
-	row(res.Queued, "queued", "still waiting")
-	row(res.Lost, "lost", "")
-	row(res.Duplicates, "duplicates", "")
-	fmt.Fprintf(&b, "\nOn the way %d attempts were told \"later\" and repeated; %d failures were reported back to %s.\n",
-		res.Deferrals, res.Reports, homeDomain)
-	fmt.Fprintf(&b, "\nBy provider:\n\n")
-	fmt.Fprintf(&b, "  %-16s %9s %9s %9s %9s\n", "", "delivered", "deferred", "bounced", "expired")
-	for _, p := range r.world.providers {
-		if t := s.domains[p.domain]; t != nil {
-			fmt.Fprintf(&b, "  %-16s %9d %9d %9d %9d\n", p.domain, t["delivered"], t["deferred"], t["bounced"], t["expired"])
-		}
+	row(res.Delivered, "delivered", "a provider took it over with a 250 reply", true)
+	row(res.Bounced, "bounced", "refused for good: an unknown user, or a domain without mail", false)
+	row(res.Expired, "expired", "given up: the provider was down all the time", false)
+	row(res.Queued, "queued", "still waiting", false)
+	row(res.Lost, "lost", "", true)
+	row(res.Duplicates, "duplicates", "", true)
+	row(res.rejected, "not accepted", "refused when it was submitted", false)
+	b.WriteString(table(rows))
+	if d := r.story.deferrals; d > 0 {
+		fmt.Fprintf(&b, "\nOn the way, %s answered with \"later\" or not at all, and put off.\n",
+			count(d, "attempt was", "attempts were"))
 	}
-	if id := s.example(); id != "" {
+	if res.reports > 0 {
+		fmt.Fprintf(&b, "%s back to %s in reports that people understand.\n",
+			count(res.reports, "failure was told", "failures were told"), homeDomain)
+	}
+	b.WriteString("\nBy provider:\n\n" + r.byProvider())
+	if id := r.story.example(); id != "" {
 		m, err := r.client.Message(ctx, id)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(&b, "\nOne message's whole story (godwit message show %s):\n\n", id)
+		fmt.Fprintf(&b, "\nOne message's whole story, as \"godwit message show\" tells it:\n\n")
 		printTimeline(&b, m.Events)
 	}
-	fmt.Fprintf(&b, "\nNext: \"godwit demo --keep\" leaves it running to look around; README.md tells how to run it for real.\n")
-	_, err := r.a.out.Write([]byte(strings.TrimLeft(b.String(), "\n")))
+	if !r.flags.keep {
+		fmt.Fprintf(&b, "\nAll this is gone now. \"%s demo --keep\" leaves it running to look around;\n"+
+			"README.md tells how to run it for real.\n", r.a.self)
+	}
+	_, err := r.a.out.Write(b.Bytes())
 	return err
+}
+
+func (r *demoRun) byProvider() string {
+	columns := []event.Type{event.Delivered, event.Deferred, event.Bounced, event.Expired}
+	head := []cell{word(""), word("")}
+	for _, t := range columns {
+		head = append(head, cell{text: t.String(), right: true})
+	}
+	rows := [][]cell{head}
+	for _, p := range r.world.providers {
+		had := r.story.domains[p.domain]
+		if had == nil {
+			continue
+		}
+		row := []cell{word(""), word(p.domain)}
+		for _, t := range columns {
+			n := number(had[t.String()])
+			if n.text == "0" {
+				n.text = "."
+			}
+			row = append(row, n)
+		}
+		rows = append(rows, row)
+	}
+	return table(rows)
 }

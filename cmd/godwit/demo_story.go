@@ -2,19 +2,24 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/godwit-mta/godwit/event"
 )
 
-// story is what an event log tells, summed up. Reports that the server itself sent are left out.
+// story is what an event log tells, summed up as it grows. Reports that the server itself sent are left out.
 type story struct {
+	path string // of the log's current file
+	read int64  // octets of it that are in the story
+	seen map[string]bool
+
 	messages  map[string]bool // ids of the application's messages
 	final     map[string]bool // ids of their entries that have an outcome
 	entries   int
@@ -25,48 +30,47 @@ type story struct {
 	done      map[string]bool
 }
 
-// readStory reads an event log as any program of a user would: JSON lines, repeats dropped by id.
-func readStory(dir string) (*story, error) {
-	s := &story{
+func newStory(path string) *story {
+	return &story{
+		path: path, seen: make(map[string]bool),
 		messages: make(map[string]bool), final: make(map[string]bool), outcomes: make(map[string]int),
 		domains: make(map[string]map[string]int), deferred: make(map[string]int), done: make(map[string]bool),
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "*.jsonl"))
-	if err != nil {
-		return nil, fmt.Errorf("read event log: %w", err)
-	}
-	slices.Sort(files)
-	seen := make(map[string]bool)
-	for _, name := range files {
-		if err := s.readFile(name, seen); err != nil {
-			return nil, err
-		}
-	}
-	return s, nil
 }
 
-func (s *story) readFile(name string, seen map[string]bool) error {
-	f, err := os.Open(name)
+// follow reads what the event log has got since the last time, as any program of a user would: JSON lines, repeats
+// dropped by id.
+func (s *story) follow() error {
+	f, err := os.Open(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // closed and compressed meanwhile
+		return nil // nothing has happened yet
 	}
 	if err != nil {
 		return fmt.Errorf("read event log: %w", err)
 	}
 	defer f.Close()
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		e, err := event.ParseLine(lines.Bytes())
-		if err != nil {
-			continue // the last line is being written
+	if _, err := f.Seek(s.read, io.SeekStart); err != nil {
+		return fmt.Errorf("read event log: %w", err)
+	}
+	lines := bufio.NewReaderSize(f, 1<<16)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return nil // the last line is being written
 		}
-		if !seen[e.ID] {
-			seen[e.ID] = true
+		if err != nil {
+			return fmt.Errorf("read event log: %w", err)
+		}
+		s.read += int64(len(line))
+		e, err := event.ParseLine(bytes.TrimSuffix(line, []byte("\n")))
+		if err != nil {
+			return fmt.Errorf("read event log: %w", err)
+		}
+		if !s.seen[e.ID] {
+			s.seen[e.ID] = true
 			s.add(e)
 		}
 	}
-	return lines.Err()
 }
 
 func (s *story) add(e *event.Event) {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/godwit-mta/godwit/internal/dns/dnstest"
@@ -39,15 +40,19 @@ func providers() []*provider {
 	return []*provider{
 		{domain: "quick.example", address: "127.0.1.1", share: 50, about: "takes everything at once"},
 		{domain: "slow.example", address: "127.0.1.2", share: 15, about: "thinks for 200 ms about each message",
-			script: smtptest.Script{Rules: []smtptest.Rule{{At: smtptest.AtFinal, Delay: smtptest.Duration(200 * time.Millisecond)}}}},
+			script: smtptest.Script{Rules: []smtptest.Rule{
+				{At: smtptest.AtFinal, Delay: smtptest.Duration(200 * time.Millisecond)},
+			}}},
 		{domain: "grey.example", address: "127.0.1.3", share: 12, about: "greylists: says \"try again later\" for 2 s",
 			script: smtptest.Script{Greylist: smtptest.Duration(2 * time.Second)}},
 		{domain: "busy.example", address: "127.0.1.4", share: 10, about: "allows 4 sessions of 10 messages each",
 			script: smtptest.Script{Sessions: 4, SessionMessages: 10}},
 		{domain: "users.example", address: "127.0.1.5", share: 8, about: "does not know some of its users",
-			script: smtptest.Script{Rules: []smtptest.Rule{reply(smtptest.AtRcpt, "*7@users.example", "550 5.1.1 No such user here"),
-				reply(smtptest.AtRcpt, "*3@users.example", "550 5.1.1 No such user here")}}},
-		{domain: "down.example", address: "127.0.1.6", share: 3, about: "is down", down: true},
+			script: smtptest.Script{Rules: []smtptest.Rule{
+				reply(smtptest.AtRcpt, "*7@users.example", "550 5.1.1 No such user here"),
+				reply(smtptest.AtRcpt, "*3@users.example", "550 5.1.1 No such user here"),
+			}}},
+		{domain: "down.example", address: "127.0.1.6", share: 3, about: "is down: nobody answers", down: true},
 		{domain: "nomail.example", share: 2, about: "says in DNS that it takes no mail (null MX)"},
 		{domain: homeDomain, address: "127.0.1.7", about: "the application's own domain: reports come back here"},
 	}
@@ -90,16 +95,18 @@ func newWorld() (*world, error) {
 
 // listen finds a port that is free on all the addresses.
 func (w *world) listen() error {
-	var errs []error
+	var err error
 	for range 20 {
-		err := w.listenOnce()
-		if err == nil {
+		if err = w.listenOnce(); err == nil {
 			return nil
 		}
 		w.close()
-		errs = append(errs, err)
 	}
-	return fmt.Errorf("no port is free on 127.0.1.1 to 127.0.1.7: %w", errors.Join(errs...))
+	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return fmt.Errorf("the demo needs the loopback addresses 127.0.1.1 to 127.0.1.7, which some systems lack until "+
+			"they are added (ifconfig lo0 alias 127.0.1.1, and so on): %w", err)
+	}
+	return fmt.Errorf("no port is free on 127.0.1.1 to 127.0.1.7: %w", err)
 }
 
 func (w *world) listenOnce() error {

@@ -18,6 +18,8 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	// Who asks twice does not want to wait: the second signal ends the program as if nobody had listened.
+	context.AfterFunc(ctx, stop)
+	a := &app{self: os.Args[0], in: os.Stdin, out: os.Stdout, err: os.Stderr}
 	os.Exit(a.run(ctx, os.Args[1:]))
 }

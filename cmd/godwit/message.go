@@ -8,14 +8,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/godwit-mta/godwit/api"
+	"github.com/godwit-mta/godwit/event"
 )
 
 func (a *app) messageCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "message",
 		Short: "Tell one message's whole story",
-		Args:  cobra.NoArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(&cobra.Command{
 		Use:   "show ID",
@@ -23,7 +22,7 @@ func (a *app) messageCommand() *cobra.Command {
 		Long: `Show what happened to a message, what is left to do, and why it waits.
 The id stands in the 250 reply that the application got, and in the Received field.`,
 		Example: "  godwit message show 06bq3k1c5g0000g40r10",
-		Args:    exactly(1, "ID"),
+		Args:    exactly("ID"),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -37,7 +36,7 @@ The id stands in the 250 reply that the application got, and in the Received fie
 			return a.print(m, func(w io.Writer) { printMessage(w, m, time.Now()) })
 		},
 	})
-	return c
+	return a.serverFlags(c)
 }
 
 func printMessage(w io.Writer, m api.Message, now time.Time) {
@@ -50,7 +49,7 @@ func printMessage(w io.Writer, m api.Message, now time.Time) {
 	}
 	fmt.Fprintln(w)
 	if m.InSpool || m.Sender != "" {
-		fmt.Fprintf(w, "  from     %s\n", orWord(m.Sender, "<> (a report)"))
+		fmt.Fprintf(w, "  from     %s\n", sender(m.Sender))
 	}
 	for _, name := range []string{"From", "Subject", "Message-ID"} {
 		if v := m.Headers[name]; v != "" {
@@ -72,18 +71,33 @@ func printMessage(w io.Writer, m api.Message, now time.Time) {
 	}
 }
 
-// printTimeline writes events one below the other, each with the time since the first.
+// printTimeline writes events one below the other, each with the time since the first. An attempt with one recipient is
+// one line: that of its outcome, which says all that the attempt does.
 func printTimeline(w io.Writer, events []api.TimelineEvent) {
-	var first time.Time
 	for i, e := range events {
-		if i == 0 {
-			first = e.Time
+		if e.Type == event.Attempted.String() && onlyOutcome(events[i:]) {
+			continue
 		}
 		who := ""
 		if e.Recipient != "" {
 			who = "  " + e.Recipient
 		}
-		fmt.Fprintf(w, "  %s  %+8.3fs  %-11s%s  %s\n", e.Time.Local().Format("15:04:05.000"), e.Time.Sub(first).Seconds(),
-			e.Type, who, e.Text)
+		fmt.Fprintf(w, "  %s %+9.3fs  %-10s%s\n", e.Time.Local().Format("15:04:05.000"), e.Time.Sub(events[0].Time).Seconds(),
+			e.Type, who)
+		for _, line := range wrap(e.Text, 72) {
+			fmt.Fprintf(w, "%28s%s\n", "", line)
+		}
 	}
+}
+
+// onlyOutcome reports whether the attempt that events begin with is followed by exactly one outcome of its moment.
+func onlyOutcome(events []api.TimelineEvent) bool {
+	n := 0
+	for _, e := range events[1:] {
+		if e.Type == event.Attempted.String() || !e.Time.Equal(events[0].Time) {
+			break
+		}
+		n++
+	}
+	return n == 1
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"sync"
@@ -13,7 +12,7 @@ import (
 
 // progress draws a bar on one line of a terminal; where there is no terminal it draws nothing.
 type progress struct {
-	w     io.Writer
+	w     *os.File
 	label string
 	total int
 	begun time.Time
@@ -31,6 +30,17 @@ func (a *app) newProgress(label string, total int) *progress {
 	return p
 }
 
+// part draws how much of a total that was not known before is done. It is for one goroutine.
+func (p *progress) part(done, total int64) {
+	if p.w == nil {
+		return
+	}
+	p.mu.Lock()
+	p.total = int(total)
+	p.mu.Unlock()
+	p.set(int(done), "")
+}
+
 // set draws the state if the last drawing is old enough. It may be called by many goroutines.
 func (p *progress) set(done int, note string) {
 	if p.w == nil {
@@ -45,8 +55,12 @@ func (p *progress) set(done int, note string) {
 	p.last = now
 	const cells = 30
 	full := cells * min(done, p.total) / max(p.total, 1)
-	line := fmt.Sprintf("%s [%s%s] %d/%d  %.0f/s  %s", p.label, strings.Repeat("#", full), strings.Repeat(".", cells-full),
+	line := fmt.Sprintf("%s [%s%s] %d/%d %4.0f/s  %s", p.label, strings.Repeat("#", full), strings.Repeat(".", cells-full),
 		done, p.total, float64(done)/max(now.Sub(p.begun).Seconds(), 0.001), note)
+	// A line that is as wide as the terminal would leave its end behind on a line of its own.
+	if columns, _, err := term.GetSize(int(p.w.Fd())); err == nil && columns > 1 {
+		line = line[:min(len(line), columns-1)]
+	}
 	pad := max(p.wide-len(line), 0)
 	p.wide = len(line)
 	fmt.Fprintf(p.w, "\r%s%s", line, strings.Repeat(" ", pad))
@@ -54,7 +68,7 @@ func (p *progress) set(done int, note string) {
 
 // end leaves the line.
 func (p *progress) end() {
-	if p.w != nil {
+	if p.w != nil && p.wide > 0 {
 		fmt.Fprintln(p.w)
 	}
 }

@@ -1,34 +1,36 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/godwit-mta/godwit/api"
+	"github.com/godwit-mta/godwit/internal/config"
 )
 
 func (a *app) queueCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "queue",
 		Short: "Show what waits and why; hold, release, retry, bounce or cancel it",
-		Args:  cobra.NoArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+		Example: `  godwit queue list
+  godwit queue show example.com
+  godwit queue hold --sender @shop.example --reason "wrong prices"`,
 	}
 	c.AddCommand(
 		a.queueListCommand(),
 		a.queueShowCommand(),
-		a.actCommand(api.Hold, "Keep entries back until they are released; with a queue or sender, later mail as well"),
+		a.actCommand(api.Hold, "Keep entries back until they are released; with a DOMAIN or --sender, later mail as well"),
 		a.actCommand(api.Release, "Undo a hold"),
 		a.actCommand(api.Retry, "Try entries again now"),
 		a.actCommand(api.Bounce, "Give up on entries and send their senders a report"),
 		a.actCommand(api.Cancel, "Give up on entries and tell nobody"),
 	)
-	return c
+	return a.serverFlags(c)
 }
 
 func (a *app) queueListCommand() *cobra.Command {
@@ -36,8 +38,13 @@ func (a *app) queueListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List queues, the largest first",
-		Args:  cobra.NoArgs,
+		Example: `  godwit queue list
+  godwit queue list --state held --json`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if q.Limit < 1 {
+				return usagef("--limit is at least 1")
+			}
 			client, err := a.client()
 			if err != nil {
 				return err
@@ -51,27 +58,40 @@ func (a *app) queueListCommand() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&q.Tenant, "tenant", "", "only queues of this tenant")
-	f.StringVar(&q.State, "state", "", "only queues with entries in this state: waiting, claimed, held")
-	f.IntVar(&q.Limit, "limit", 100, "list at most this many")
+	f.StringVar(&q.Tenant, "tenant", "", "only queues of this `TENANT`")
+	f.StringVar(&q.State, "state", "", "only queues with entries in this `STATE`: waiting, claimed (in flight), held")
+	f.IntVar(&q.Limit, "limit", 100, "list at most `N`")
+	complete(c, "state", "waiting", "claimed", "held")
 	return c
 }
 
 func printQueues(w io.Writer, list api.QueueList, now time.Time) {
 	if len(list.Queues) == 0 {
-		fmt.Fprintln(w, "The queue is empty.")
+		fmt.Fprintln(w, "Nothing is queued.")
 		return
 	}
-	t := tabwriter.NewWriter(w, 2, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "DOMAIN\tTENANT\tWAITING\tIN FLIGHT\tHELD\tOLDEST\tNEXT\tWHY")
-	for _, q := range list.Queues {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", q.Domain, q.Tenant, q.Waiting, q.Claimed, q.Held,
-			age(q.Oldest, now), until(q.NextDue, now), q.Why.Text)
+	tenants := false
+	for i := range list.Queues {
+		tenants = tenants || list.Queues[i].Tenant != config.DefaultTenant
 	}
-	t.Flush()
-	fmt.Fprintf(w, "%d entries in %d queues", list.Entries, list.Total)
+	head := func(s string) cell { return cell{text: s, right: true} }
+	rows := [][]cell{{word("DOMAIN"), head("WAITING"), head("IN FLIGHT"), head("HELD"), head("OLDEST"), word("WHY")}}
+	for i := range list.Queues {
+		q := &list.Queues[i]
+		domain := q.Domain
+		if tenants {
+			domain = q.Tenant + "/" + q.Domain
+		}
+		rows = append(rows, []cell{word(domain), number(q.Waiting), number(q.Claimed), number(q.Held),
+			head(age(q.Oldest, now)), word(q.Why.Text)})
+	}
+	if tenants {
+		rows[0][0] = word("TENANT/DOMAIN")
+	}
+	fmt.Fprint(w, table(rows))
+	fmt.Fprintf(w, "\n%s in %s", count(list.Entries, "entry", "entries"), count(list.Total, "queue", "queues"))
 	if len(list.Queues) < list.Total {
-		fmt.Fprintf(w, ", %d of them listed", len(list.Queues))
+		fmt.Fprintf(w, ", %d of them listed; --limit N lists more", len(list.Queues))
 	}
 	fmt.Fprintln(w, ".")
 }
@@ -82,8 +102,14 @@ func (a *app) queueShowCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show DOMAIN",
 		Short: "Show a queue: why it waits, and its next entries with the remote's words",
-		Args:  exactly(1, "DOMAIN"),
+		Example: `  godwit queue show example.com
+  godwit queue show example.com --limit 1000 --json`,
+		Args:              exactly("DOMAIN"),
+		ValidArgsFunction: a.completeDomain,
 		RunE: func(c *cobra.Command, args []string) error {
+			if limit < 1 {
+				return usagef("--limit is at least 1")
+			}
 			client, err := a.client()
 			if err != nil {
 				return err
@@ -103,8 +129,8 @@ func (a *app) queueShowCommand() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&tenant, "tenant", "", "only the queue of this tenant")
-	c.Flags().IntVar(&limit, "limit", 20, "list at most this many entries")
+	c.Flags().StringVar(&tenant, "tenant", "", "only the queue of this `TENANT`")
+	c.Flags().IntVar(&limit, "limit", 20, "list at most `N` entries")
 	return c
 }
 
@@ -124,11 +150,8 @@ func printQueue(w io.Writer, d api.QueueDetail, now time.Time) {
 }
 
 func printEntry(w io.Writer, e api.Entry, now time.Time) {
-	sender := e.Sender
-	if sender == "" {
-		sender = "<> (a report)"
-	}
-	fmt.Fprintf(w, "%s  %s -> %s  %s, age %s, %s\n", e.ID, sender, e.Recipient, e.State, age(&e.Received, now), size(e.Size))
+	fmt.Fprintf(w, "%s  %s -> %s\n", e.ID, sender(e.Sender), e.Recipient)
+	fmt.Fprintf(w, "  state  %s, %s old, %s\n", e.State, age(&e.Received, now), size(e.Size))
 	fmt.Fprintf(w, "  why    %s\n", e.Why.Text)
 	if e.Attempts > 0 {
 		last := ""
@@ -146,21 +169,27 @@ func printEntry(w io.Writer, e api.Entry, now time.Time) {
 }
 
 // actCommand makes the subcommand of one verb; all take the same selection.
-func (a *app) actCommand(verb api.Verb, short string) *cobra.Command {
+func (a *app) actCommand(verb api.Verb, summary string) *cobra.Command {
 	var s api.Selection
 	var reason string
 	c := &cobra.Command{
 		Use:   string(verb) + " [DOMAIN]",
-		Short: short,
+		Short: summary,
+		Long: summary + `.
+
+DOMAIN and the flags say which entries are meant; given together, all of them must fit. What is done is
+on stable storage when the command returns.`,
 		Example: fmt.Sprintf("  godwit queue %[1]s example.com\n  godwit queue %[1]s --message 06bq3k1c5g0000g40r10\n"+
-			"  godwit queue %[1]s --sender @shop.example --reason \"wrong prices\"", verb),
-		Args: cobra.MaximumNArgs(1),
+			"  godwit queue %[1]s --sender @shop.example%[2]s", verb, reasonExample(verb)),
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeDomain,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				s.Queue = args[0]
 			}
 			if s == (api.Selection{}) {
-				return usagef("say which entries: a DOMAIN, --message, --entry, --sender, --recipient, --tenant, --state or --all")
+				return usagef("say which entries: a DOMAIN, --message, --entry, --sender, --recipient, --tenant, --state "+
+					"or --all\nSee \"%s --help\"", c.CommandPath())
 			}
 			client, err := a.client()
 			if err != nil {
@@ -171,90 +200,85 @@ func (a *app) actCommand(verb api.Verb, short string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(res, func(w io.Writer) {
-				fmt.Fprintf(w, "%s: %d entries changed.\n", verb, res.Changed)
-				if res.Rule != "" {
-					fmt.Fprintf(w, "%s\n", res.Rule)
-				}
-			})
+			return a.print(res, func(w io.Writer) { printAction(w, verb, res) })
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&s.Message, "message", "", "entries of this message")
-	f.StringVar(&s.Entry, "entry", "", "this entry, as in \"queue show\"")
-	f.StringVar(&s.Tenant, "tenant", "", "entries of this tenant")
-	f.StringVar(&s.Sender, "sender", "", "entries of this envelope sender, or @domain")
-	f.StringVar(&s.Recipient, "recipient", "", "entries for this recipient")
-	f.StringVar(&s.State, "state", "", "entries in this state: waiting, held")
+	f.StringVar(&s.Message, "message", "", "entries of the message with this `ID`")
+	f.StringVar(&s.Entry, "entry", "", "the entry with this `ID`, as in \"queue show\"")
+	f.StringVar(&s.Tenant, "tenant", "", "entries of this `TENANT`")
+	f.StringVar(&s.Sender, "sender", "", "entries of this envelope `SENDER`, or of all at @domain")
+	f.StringVar(&s.Recipient, "recipient", "", "entries for this `RECIPIENT`")
+	f.StringVar(&s.State, "state", "", "entries in this `STATE`: waiting, claimed (in flight), held")
 	f.BoolVar(&s.All, "all", false, "every entry")
-	f.StringVar(&reason, "reason", "", "why, for those who read the event log")
+	if takesReason(verb) {
+		f.StringVar(&reason, "reason", "", reasonHelp(verb))
+	}
+	complete(c, "state", "waiting", "claimed", "held")
 	return c
 }
 
-func exactly(n int, words string) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usagef("%s needs %s\nSee \"%s --help\"", c.CommandPath(), words, c.CommandPath())
-		}
-		return nil
+// takesReason tells verbs whose reason is kept from those that undo or hurry.
+func takesReason(v api.Verb) bool { return v == api.Hold || v == api.Bounce || v == api.Cancel }
+
+func reasonHelp(v api.Verb) string {
+	if v == api.Bounce {
+		return "`WHY`, told in the report and in the event log"
 	}
+	return "`WHY`, for those who look later"
 }
 
-func age(t *time.Time, now time.Time) string {
-	if t == nil || t.IsZero() {
-		return "-"
+func reasonExample(v api.Verb) string {
+	if takesReason(v) {
+		return ` --reason "wrong prices"`
 	}
-	return short(now.Sub(*t))
+	return ""
 }
 
-func until(t *time.Time, now time.Time) string {
-	if t == nil || t.IsZero() {
-		return "-"
-	}
-	if d := t.Sub(now); d > 0 {
-		return "in " + short(d)
-	}
-	return "now"
-}
-
-// short writes a duration with the two units that matter: 3d4h, 2h5m, 1m10s, 4s.
-func short(d time.Duration) string {
-	d = max(d, 0).Truncate(time.Second)
-	day := 24 * time.Hour
-	switch {
-	case d >= day:
-		return fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
-	case d >= time.Hour:
-		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
-	case d >= time.Minute:
-		return fmt.Sprintf("%dm%ds", d/time.Minute, d%time.Minute/time.Second)
-	}
-	return fmt.Sprintf("%ds", d/time.Second)
-}
-
-func size(n int64) string {
-	switch {
-	case n >= 10<<20:
-		return fmt.Sprintf("%d MB", n>>20)
-	case n >= 10<<10:
-		return fmt.Sprintf("%d KB", n>>10)
-	}
-	return fmt.Sprintf("%d bytes", n)
-}
-
-func times(n int) string {
-	switch n {
+// printAction says what an action did.
+func printAction(w io.Writer, verb api.Verb, res api.ActionResult) {
+	done := map[api.Verb]string{api.Hold: "held", api.Release: "released", api.Retry: "due now", api.Bounce: "bounced",
+		api.Cancel: "cancelled"}[verb]
+	switch res.Changed {
+	case 0:
+		fmt.Fprintln(w, "No entry was changed.")
 	case 1:
-		return "once"
-	case 2:
-		return "twice"
+		fmt.Fprintf(w, "1 entry is %s.\n", done)
+	default:
+		fmt.Fprintf(w, "%d entries are %s.\n", res.Changed, done)
 	}
-	return fmt.Sprintf("%d times", n)
+	if res.Rule != "" {
+		fmt.Fprintln(w, res.Rule)
+	}
 }
 
-func orWord(s, word string) string {
-	if strings.TrimSpace(s) == "" {
-		return word
+// completeDomain completes the first argument from the queues of the running server.
+func (a *app) completeDomain(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	return s
+	client, err := a.client()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(c.Context(), time.Second)
+	defer cancel()
+	list, err := client.Queues(ctx, api.QueueQuery{Limit: 1000})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var domains []string
+	for i := range list.Queues {
+		if d := list.Queues[i].Domain; strings.HasPrefix(d, begun) {
+			domains = append(domains, d)
+		}
+	}
+	return domains, cobra.ShellCompDirectiveNoFileComp
+}
+
+// complete offers words for a flag in shells.
+func complete(c *cobra.Command, flag string, words ...string) {
+	// The flag exists and has no completion yet: these are the only errors.
+	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 }

@@ -8,12 +8,13 @@ import (
 )
 
 func (a *app) reloadCommand() *cobra.Command {
-	return &cobra.Command{
+	return a.serverFlags(&cobra.Command{
 		Use:   "reload",
 		Short: "Have the running server load its configuration again",
 		Long: `Have the running server load its configuration again, as SIGHUP does. A file with a mistake
 changes nothing: the mistakes are listed and the server goes on as before.`,
-		Args: cobra.NoArgs,
+		Example: "  godwit reload",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -36,5 +37,5 @@ changes nothing: the mistakes are listed and the server goes on as before.`,
 				}
 			})
 		},
-	}
+	})
 }

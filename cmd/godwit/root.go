@@ -16,8 +16,9 @@ import (
 	"github.com/godwit-mta/godwit/internal/config"
 )
 
-// app is what all subcommands share: where they read and write, and the flags of the root.
+// app is what all subcommands share: where they read and write, and the flags that many have.
 type app struct {
+	self     string // how the program was called
 	in       io.Reader
 	out, err io.Writer
 
@@ -33,7 +34,8 @@ const defaultConfigPath = "/etc/godwit/godwit.yaml"
 // errSilent ends the program with status 1 when everything has been said already.
 var errSilent = errors.New("said already")
 
-// run executes the command line and returns the exit status: 0, 1 for a failure, 2 for a command line that makes no sense.
+// run executes the command line and returns the exit status: 0, 1 for a failure, 2 for a command line that makes no
+// sense.
 func (a *app) run(ctx context.Context, args []string) int {
 	root := a.rootCommand()
 	root.SetArgs(args)
@@ -50,18 +52,13 @@ func (a *app) run(ctx context.Context, args []string) int {
 	case errors.As(err, &usage):
 		fmt.Fprintf(a.err, "godwit: %v\n", err)
 		return 2
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		fmt.Fprintln(a.err, "godwit: interrupted")
+		return 1
 	}
 	fmt.Fprintf(a.err, "godwit: %v\n", err)
 	return 1
 }
-
-// usageError is a command line that makes no sense.
-type usageError struct{ err error }
-
-func (e *usageError) Error() string { return e.err.Error() }
-func (e *usageError) Unwrap() error { return e.err }
-
-func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
@@ -72,22 +69,15 @@ to the internet, and explains what happened to every message.
 
 New here? "godwit demo" shows the whole road in a minute: real sessions, real DNS,
 simulated mailbox providers, nothing to set up and nothing that leaves this machine.`,
-		Example: `  godwit demo                                  see it work
-  godwit serve --config /etc/godwit/godwit.yaml  run it
-  godwit queue list                            what waits, and why
-  godwit message show 06bq3k1c5g0000g40r10     one message's whole story`,
+		Example: `  godwit demo                                     see it work
+  godwit serve --config /etc/godwit/godwit.yaml   run it
+  godwit queue list                               what waits, and why
+  godwit message show 06bq3k1c5g0000g40r10        one message's whole story`,
+		Version:       readBuild().String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	f := root.PersistentFlags()
-	f.BoolVar(&a.json, "json", false, "print JSON for programs instead of text for people")
-	f.StringVarP(&a.configPath, "config", "c", "", "configuration file (default "+defaultConfigPath+" if it exists)")
-	f.StringVar(&a.dataDir, "data-dir", "", "data directory, instead of the configuration's")
-	f.StringVar(&a.socket, "socket", "", "admin socket of the server (default DATA_DIR/admin.sock)")
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usagef("%w\nSee \"%s --help\"", err, c.CommandPath())
-	})
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON for programs instead of text for people")
 	root.AddGroup(
 		&cobra.Group{ID: "run", Title: "Run:"},
 		&cobra.Group{ID: "look", Title: "Look and act (on a running server):"},
@@ -100,13 +90,35 @@ simulated mailbox providers, nothing to set up and nothing that leaves this mach
 			root.AddCommand(c)
 		}
 	}
-	add("run", a.serveCommand(), a.demoCommand(), a.configCommand(), a.reloadCommand())
+	add("run", a.serveCommand(), a.configCommand(), a.reloadCommand())
 	add("look", a.queueCommand(), a.messageCommand(), a.spoolCommand())
-	add("test", a.sendCommand(), a.sinkCommand(), a.loadCommand())
+	add("test", a.demoCommand(), a.sendCommand(), a.sinkCommand(), a.loadCommand())
 	add("more", a.versionCommand(), a.docsCommand())
 	root.SetCompletionCommandGroupID("more")
 	root.SetHelpCommandGroupID("more")
+	finish(root)
 	return root
+}
+
+// configFlag gives c and what is below it the flag that names the configuration file.
+func (a *app) configFlag(c *cobra.Command) {
+	c.PersistentFlags().StringVarP(&a.configPath, "config", "c", "",
+		"configuration `FILE` (default "+defaultConfigPath+" if it exists)")
+	_ = c.MarkPersistentFlagFilename("config", "yaml", "yml") // the flag exists
+}
+
+func (a *app) dataDirFlag(c *cobra.Command) {
+	c.PersistentFlags().StringVar(&a.dataDir, "data-dir", "", "data `DIR`, instead of the configuration's")
+	_ = c.MarkPersistentFlagDirname("data-dir") // the flag exists
+}
+
+// serverFlags gives c and what is below it the flags that say which running server is meant.
+func (a *app) serverFlags(c *cobra.Command) *cobra.Command {
+	a.configFlag(c)
+	a.dataDirFlag(c)
+	c.PersistentFlags().StringVar(&a.socket, "socket", "",
+		"admin socket `FILE` of the server (default admin.sock in its data directory)")
+	return c
 }
 
 // client returns a client for the running server that the flags mean.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/godwit-mta/godwit/message"
 	"github.com/godwit-mta/godwit/smtp"
@@ -38,29 +40,33 @@ func (a *app) sendCommand() *cobra.Command {
 		Use:   "send",
 		Short: "Compose a message and submit it over SMTP",
 		Long: `Compose a message and submit it over SMTP. The text comes from --text or from standard input.
-With --raw, standard input is a whole message, header included, sent as it is.`,
+With --raw, standard input is a whole message, header included; it is sent as it is, but for its line ends.
+The status is 0 if it was accepted for all recipients.`,
 		Example: `  echo "It works." | godwit send --from me@example.com --to you@example.net --subject Hello
-  godwit send --from me@example.com --to you@example.net --subject Invoice --text "See attached." --attach invoice.pdf`,
+  godwit send --from me@example.com --to you@example.net --subject Invoice --text "See attached." --attach invoice.pdf
+  godwit send --from me@example.com --to you@example.net --raw --notify success,failure < message.eml`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.send(c.Context(), &l) },
 	}
 	f := c.Flags()
-	f.StringVar(&l.server, "server", "127.0.0.1:2525", "where to submit it")
-	f.StringVar(&l.hello, "hello", "localhost", "name for EHLO")
-	f.StringVar(&l.from, "from", "", "author, such as \"Ann <ann@example.com>\"")
-	f.StringVar(&l.envelopeFrom, "envelope-from", "", "envelope sender, if not the author; \"<>\" is the null sender")
-	f.StringSliceVar(&l.to, "to", nil, "recipient; may be repeated")
-	f.StringSliceVar(&l.cc, "cc", nil, "copy; may be repeated")
-	f.StringSliceVar(&l.bcc, "bcc", nil, "blind copy; may be repeated")
-	f.StringVar(&l.subject, "subject", "", "subject")
-	f.StringVar(&l.text, "text", "", "plain text (default: standard input)")
-	f.StringVar(&l.html, "html", "", "HTML version of the text")
-	f.StringArrayVar(&l.files, "attach", nil, "file to attach; may be repeated")
-	f.StringArrayVar(&l.fields, "header", nil, "further header field, \"Name: value\"; may be repeated")
-	f.BoolVar(&l.raw, "raw", false, "standard input is a whole message")
-	f.StringVar(&l.notify, "notify", "", "ask for reports: never, or some of success,failure,delay (RFC 3461)")
-	f.StringVar(&l.ret, "return", "", "what a report returns: full or headers (RFC 3461)")
-	f.StringVar(&l.envid, "envelope-id", "", "name of the envelope that reports repeat (RFC 3461)")
+	f.StringVar(&l.server, "server", "127.0.0.1:2525", "submit it to the server at `HOST:PORT`")
+	f.StringVar(&l.hello, "hello", "localhost", "`NAME` for EHLO")
+	f.StringVar(&l.from, "from", "", "`AUTHOR`, such as \"Ann <ann@example.com>\"")
+	f.StringVar(&l.envelopeFrom, "envelope-from", "", "envelope `SENDER`, if not the author; \"<>\" is the null sender")
+	f.StringArrayVar(&l.to, "to", nil, "`RECIPIENT`, or some with commas between; may be repeated")
+	f.StringArrayVar(&l.cc, "cc", nil, "`RECIPIENT` of a copy; may be repeated")
+	f.StringArrayVar(&l.bcc, "bcc", nil, "`RECIPIENT` that the others do not see; may be repeated")
+	f.StringVar(&l.subject, "subject", "", "`SUBJECT`")
+	f.StringVar(&l.text, "text", "", "plain `TEXT` (default: standard input)")
+	f.StringVar(&l.html, "html", "", "`HTML` version of the text")
+	f.StringArrayVar(&l.files, "attach", nil, "`FILE` to attach; may be repeated")
+	f.StringArrayVar(&l.fields, "header", nil, "further header `FIELD`, \"Name: value\"; may be repeated")
+	f.BoolVar(&l.raw, "raw", false, "standard input is a whole message, header included")
+	f.StringVar(&l.notify, "notify", "", "report `WHEN`: never, or some of success,failure,delay (RFC 3461)")
+	f.StringVar(&l.ret, "return", "", "`WHAT` a report returns of the message: full or headers (RFC 3461)")
+	f.StringVar(&l.envid, "envelope-id", "", "`NAME` of the envelope that reports repeat (RFC 3461)")
+	complete(c, "notify", "never", "success", "failure", "delay")
+	complete(c, "return", "full", "headers")
 	return c
 }
 
@@ -78,37 +84,28 @@ type refused struct {
 }
 
 func (a *app) send(ctx context.Context, l *letter) error {
-	t, err := l.transaction(a.in)
+	if err := checkAddress("--server", l.server); err != nil {
+		return err
+	}
+	t, err := l.transaction(a.input())
 	if err != nil {
 		return err
 	}
 	defer t.Body.Release()
-	var d net.Dialer
+	d := net.Dialer{Timeout: dialTimeout}
 	nc, err := d.DialContext(ctx, "tcp", l.server)
 	if err != nil {
-		return fmt.Errorf("connect to %s: %w", l.server, err)
+		return explainDial(ctx, "--server", l.server, err)
 	}
 	conn := smtpclient.New(nc, smtpclient.Options{Hello: l.hello})
 	defer conn.Close()
 	if err := conn.Start(ctx); err != nil {
-		return fmt.Errorf("greet %s: %w", l.server, err)
+		return fmt.Errorf("%s takes no session: %w", l.server, err)
 	}
 	err = conn.Send(ctx, t)
-	res := sent{Recipients: len(t.Recipients), Accepted: []string{}, Refused: []refused{}}
-	for i, r := range t.Result.Recipients {
-		to := t.Recipients[i].Path.String()
-		switch {
-		case r.Status == smtpclient.Delivered:
-			res.Accepted = append(res.Accepted, to)
-			res.Reply = r.Reply.String()
-		case !r.Reply.IsZero():
-			res.Refused = append(res.Refused, refused{Recipient: to, Reply: r.Reply.String()})
-		case err == nil:
-			res.Refused = append(res.Refused, refused{Recipient: to, Reply: r.Status.String()})
-		}
-	}
-	if err != nil && len(res.Accepted) == 0 && len(res.Refused) == 0 {
-		return fmt.Errorf("submit to %s: %w", l.server, err)
+	res := l.outcome(t, err)
+	if err != nil && len(res.Accepted)+len(res.Refused) == 0 {
+		return fmt.Errorf("the session with %s broke before the message was accepted: %w", l.server, err)
 	}
 	if conn.Reusable() {
 		// The message is decided; a server that does not answer QUIT changes nothing.
@@ -126,6 +123,49 @@ func (a *app) send(ctx context.Context, l *letter) error {
 		return errSilent
 	}
 	return err
+}
+
+// outcome tells a transaction in the words of the answer. broken says why the session ended in the middle of it.
+func (l *letter) outcome(t *smtpclient.Transaction, broken error) sent {
+	res := sent{Recipients: len(t.Recipients), Accepted: []string{}, Refused: []refused{}}
+	for i := range t.Result.Recipients {
+		r, to := &t.Result.Recipients[i], t.Recipients[i].Path.String()
+		switch {
+		case r.Status == smtpclient.Delivered:
+			res.Accepted = append(res.Accepted, to)
+			res.Reply = r.Reply.String()
+		case !r.Reply.IsZero():
+			res.Refused = append(res.Refused, refused{Recipient: to, Reply: r.Reply.String()})
+		case broken == nil:
+			res.Refused = append(res.Refused, refused{Recipient: to, Reply: r.Status.String()})
+		}
+	}
+	return res
+}
+
+// input is where texts are read from; people at a terminal are told that they are waited for.
+func (a *app) input() io.Reader {
+	f, ok := a.in.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return a.in
+	}
+	return &prompted{Reader: f, tell: func() {
+		fmt.Fprintln(a.err, "Write the text; Ctrl-D on a line of its own ends it.")
+	}}
+}
+
+// prompted calls tell before the first read.
+type prompted struct {
+	io.Reader
+	tell func()
+}
+
+func (p *prompted) Read(b []byte) (int, error) {
+	if p.tell != nil {
+		p.tell()
+		p.tell = nil
+	}
+	return p.Reader.Read(b)
 }
 
 // transaction reads what is to be sent and makes envelope and body of it.
@@ -152,12 +192,8 @@ func (l *letter) transaction(in io.Reader) (*smtpclient.Transaction, error) {
 	if t.Body.EightBit {
 		t.From.Body = smtp.Body8BitMIME
 	}
-	ascii := isASCII(t.From.Path.String())
-	for _, r := range rcpts {
-		ascii = ascii && isASCII(r.Path.String())
-	}
-	header, _ := message.ParseHeader(raw)
-	t.From.UTF8 = !ascii || !isASCII(string(raw[:min(header.Len(), len(raw))]))
+	header, _, _ := bytes.Cut(raw, []byte("\r\n\r\n"))
+	t.HeaderUTF8 = !isASCII(header)
 	switch l.ret {
 	case "":
 	case "full":
@@ -309,9 +345,9 @@ func wireForm(p []byte) []byte {
 	return []byte(strings.ReplaceAll(s, "\n", "\r\n"))
 }
 
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= 0x80 {
+func isASCII(s []byte) bool {
+	for _, c := range s {
+		if c >= 0x80 {
 			return false
 		}
 	}

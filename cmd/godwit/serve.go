@@ -10,6 +10,7 @@ import (
 	"net/http/pprof"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -25,20 +26,19 @@ func (a *app) serveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
-		Long: `Run the server until SIGTERM or SIGINT, in the foreground, logging to standard error.
+		Long: `Run the server until SIGTERM or SIGINT, in the foreground, logging to standard error; with --json as JSON,
+whatever log.format says. When all listeners are open, one record says "ready" with their addresses.
 
 SIGTERM drains: no new sessions and attempts, those under way may finish within drain_timeout;
 what is left stays in the spool. A second signal stops at once; nothing is lost by it either.
 SIGHUP loads the configuration again; a file with a mistake changes nothing.`,
-		Example: "  godwit serve --config /etc/godwit/godwit.yaml",
-		Args:    cobra.NoArgs,
+		Example: `  godwit serve --config /etc/godwit/godwit.yaml
+  godwit serve --config godwit.yaml --data-dir ./data`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := a.loadConfig()
+			cfg, err := a.serveConfig()
 			if err != nil {
 				return err
-			}
-			if a.dataDir != "" {
-				cfg.DataDir = a.dataDir
 			}
 			logger, level := newLogger(a.err, cfg.Log)
 			for _, p := range cfg.Advice() {
@@ -47,23 +47,44 @@ SIGHUP loads the configuration again; a file with a mistake changes nothing.`,
 			return a.serve(c.Context(), cfg, logger, level, profile)
 		},
 	}
-	c.Flags().StringVar(&profile, "pprof", "", "serve CPU and memory profiles on this loopback address, such as 127.0.0.1:6060")
+	a.configFlag(c)
+	a.dataDirFlag(c)
+	c.Flags().StringVar(&profile, "pprof", "",
+		"serve CPU and memory profiles on this loopback `ADDRESS`, such as 127.0.0.1:6060")
 	return c
 }
 
-func (a *app) serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, level *slog.LevelVar, profile string) error {
+// serveConfig loads the configuration with what the flags say laid over it.
+func (a *app) serveConfig() (*config.Config, error) {
+	cfg, err := a.loadConfig()
+	if err != nil {
+		return nil, err
+	}
+	if a.dataDir != "" {
+		dir, err := filepath.Abs(a.dataDir)
+		if err != nil {
+			return nil, fmt.Errorf("find data directory: %w", err)
+		}
+		if cfg.Events.Dir == filepath.Join(cfg.DataDir, "events") {
+			cfg.Events.Dir = filepath.Join(dir, "events")
+		}
+		cfg.DataDir = dir
+	}
+	if a.json {
+		cfg.Log.Format = "json"
+	}
+	return cfg, nil
+}
+
+func (a *app) serve(
+	ctx context.Context, cfg *config.Config, logger *slog.Logger, level *slog.LevelVar, profile string,
+) error {
 	d, err := daemon.New(daemon.Options{
 		Config:  cfg,
 		Level:   level,
 		Logger:  logger,
 		Version: readBuild().Version,
-		Load: func() (*config.Config, error) {
-			next, err := a.loadConfig()
-			if err == nil && a.dataDir != "" {
-				next.DataDir = a.dataDir
-			}
-			return next, err
-		},
+		Load:    a.serveConfig,
 	})
 	if err != nil {
 		return err
@@ -98,20 +119,32 @@ func (a *app) serve(ctx context.Context, cfg *config.Config, logger *slog.Logger
 	again := make(chan os.Signal, 2)
 	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(again)
-	side.Go(func() {
-		// The first signal ends ctx too and begins the drain.
-		for range 2 {
-			select {
-			case <-again:
-			case <-d.Done():
-				return
-			}
-		}
-		// What is on the disk is good at any moment, so there is nothing to tidy up.
-		logger.Warn("second signal: stopping at once")
-		os.Exit(1)
-	})
+	side.Go(func() { stopAtOnce(d, again, logger) })
 	return d.Run(ctx)
+}
+
+// failureGrace is how long a server that has failed may take to say goodbye.
+const failureGrace = 5 * time.Second
+
+// stopAtOnce ends the process when a second signal comes, or when a server that has failed does not come to its end.
+// What is on the disk is good at any moment, so there is nothing to tidy up.
+func stopAtOnce(d *daemon.Daemon, signals <-chan os.Signal, logger *slog.Logger) {
+	var late <-chan time.Time
+	failed := d.Failed()
+	for n := 0; n < 2; { // the first signal ends the context of Run too, and begins the drain
+		select {
+		case <-signals:
+			n++
+		case <-failed:
+			failed, late = nil, time.After(failureGrace)
+		case <-late:
+			n = 2
+		case <-d.Done():
+			return
+		}
+	}
+	logger.Warn("stopping at once")
+	os.Exit(1)
 }
 
 func newLogger(w io.Writer, c config.Log) (*slog.Logger, *slog.LevelVar) {

@@ -13,18 +13,18 @@ func (a *app) spoolCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "spool",
 		Short: "Count what the spool holds; verify it, byte for byte",
-		Args:  cobra.NoArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.spoolStatsCommand())
-	return c
+	c.AddCommand(a.spoolStatsCommand(), a.spoolCheckCommand())
+	return a.serverFlags(c)
 }
 
 func (a *app) spoolStatsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "stats",
 		Short: "Show the running server's spool in numbers; the sum must hold",
-		Args:  cobra.NoArgs,
+		Example: `  godwit spool stats
+  godwit spool stats --json`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -41,7 +41,8 @@ func (a *app) spoolStatsCommand() *cobra.Command {
 }
 
 func printStats(w io.Writer, s api.SpoolStats) {
-	fmt.Fprintf(w, "accepted    %10d recipients since the spool was made\n", s.Accepted)
+	rows := [][]cell{{word("accepted"), number(s.Accepted), word("recipients since the spool was made")}}
+	var sum uint64
 	for _, row := range []struct {
 		what string
 		n    uint64
@@ -49,17 +50,19 @@ func printStats(w io.Writer, s api.SpoolStats) {
 		{"delivered", s.Delivered}, {"bounced", s.Bounced}, {"expired", s.Expired}, {"suppressed", s.Suppressed},
 		{"cancelled", s.Cancelled}, {"queued", s.Queued},
 	} {
-		fmt.Fprintf(w, "  %-10s%10d\n", row.what, row.n)
+		rows = append(rows, []cell{word("  " + row.what), number(row.n)})
+		sum += row.n
 	}
-	sum := s.Delivered + s.Bounced + s.Expired + s.Suppressed + s.Cancelled + s.Queued
+	fmt.Fprint(w, table(rows))
 	if sum == s.Accepted {
-		fmt.Fprintln(w, "the sum holds")
+		fmt.Fprintln(w, "The sum holds.")
 	} else {
-		fmt.Fprintf(w, "THE SUM DOES NOT HOLD: %d of %d are accounted for\n", sum, s.Accepted)
+		fmt.Fprintf(w, "THE SUM DOES NOT HOLD: %d of %d are accounted for. Please report this.\n", sum, s.Accepted)
 	}
-	fmt.Fprintf(w, "\njournal: %s in %d segments, %s of it needed; %s of bodies in memory\n", size(s.JournalSize), s.Segments,
-		size(s.LiveSize), size(s.MemoryBody))
+	fmt.Fprintf(w, "\njournal: %s in %s, %s of it needed; %s of bodies in memory\n", size(s.JournalSize),
+		count(s.Segments, "segment", "segments"), size(s.LiveSize), size(s.MemoryBody))
 	if s.Damaged > 0 {
-		fmt.Fprintf(w, "%d damaged stretches: \"godwit spool check\" names what they touch\n", s.Damaged)
+		fmt.Fprintf(w, "%s: \"godwit spool check\" names what is touched\n",
+			count(s.Damaged, "damaged stretch", "damaged stretches"))
 	}
 }

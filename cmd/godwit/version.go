@@ -56,7 +56,9 @@ func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Tell version, commit and Go version",
-		Args:  cobra.NoArgs,
+		Example: `  godwit version
+  godwit version --json`,
+		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			b := readBuild()
 			return a.print(b, func(w io.Writer) { fmt.Fprintln(w, b) })
