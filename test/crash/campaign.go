@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -70,6 +71,7 @@ type campaign struct {
 	config string
 	late   []string // entries that were seen long after they were due
 	stats  api.SpoolStats
+	damage string // what spool check complained of
 }
 
 // Run kills and starts the server as often as asked, lets it empty its queue, and judges. The error says that the
@@ -95,6 +97,9 @@ func Run(ctx context.Context, o Options) (v *Verdict, err error) {
 	v.Seed, v.Complaints, v.MoreComplaints = o.Seed, c.log.complaints, c.log.more
 	for _, late := range c.late {
 		v.breach(I7, "%s", late)
+	}
+	if c.damage != "" {
+		v.breach(I1, "spool check of the stopped server: %s", c.damage)
 	}
 	v.compareStats(&c.stats)
 	return v, nil
@@ -268,7 +273,25 @@ func (c *campaign) finish(ctx context.Context) error {
 		return err
 	}
 	c.kills.add(last)
-	return context.Cause(ctx)
+	return c.check(ctx)
+}
+
+// checkLimit bounds `godwit spool check`.
+const checkLimit = 2 * time.Minute
+
+// check has the server's own tool look at what is left on the disk.
+func (c *campaign) check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, c.o.Binary, "spool", "check", "--config", c.config).CombinedOutput()
+	if _, found := errors.AsType[*exec.ExitError](err); found && ctx.Err() == nil {
+		c.damage = string(out)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("spool check: %w", errors.Join(err, context.Cause(ctx)))
+	}
+	return nil
 }
 
 // drain waits until the spool is empty or the time is up; what is then left will be found by the judge.
