@@ -144,6 +144,7 @@ var plainCodes = []codeRule{
 	{0, 2, 3, event.ClassSize},
 	{0, 5, 3, event.ClassTooManyRecipients},
 	{0, 6, 7, event.ClassProtocol},
+	{0, 6, 9, event.ClassProtocol},
 	{0, 7, 10, event.ClassTLSRequired},
 	{0, 7, 11, event.ClassTLSRequired},
 	{0, 7, 17, event.ClassMailboxInactive},

@@ -85,6 +85,7 @@ func TestDecide(t *testing.T) {
 		{refused(final, "354 what"), false, "undecided protocol_error protocol"},
 
 		{own("553 5.6.7 x", smtpclient.ErrNeedUTF8), false, "permanent utf8_unsupported protocol"},
+		{own("550 5.6.9 x", smtpclient.ErrNeedUTF8), false, "permanent utf8_unsupported protocol"},
 		{own("554 5.6.3 x", smtpclient.ErrNeed8BitMIME), false, "permanent 8bit_unsupported protocol"},
 		{own("552 5.3.4 x", smtpclient.ErrTooLarge), false, "permanent size_exceeded size"},
 		{own("553 5.1.7 x", smtpclient.ErrAddress), false, "permanent invalid_sender "},

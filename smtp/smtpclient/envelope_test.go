@@ -27,7 +27,7 @@ func TestNeeds(t *testing.T) {
 		cause   error
 	}{
 		{"UTF8 header", []string{"SMTPUTF8"}, 0, smtpclient.Options{}, func(tx *smtpclient.Transaction) { tx.HeaderUTF8 = true },
-			"2 * refused 553 mail", smtpclient.ErrNeedUTF8},
+			"2 * refused 550 mail", smtpclient.ErrNeedUTF8},
 		{"UTF8 sender", []string{"SMTPUTF8"}, 0, smtpclient.Options{}, func(tx *smtpclient.Transaction) { tx.From.Local = "jürgen" },
 			"2 * refused 553 mail", smtpclient.ErrNeedUTF8},
 		{"UTF8 recipient", []string{"SMTPUTF8"}, 0, smtpclient.Options{}, func(tx *smtpclient.Transaction) { tx.Recipients[0].Local = "jürgen" },
@@ -69,6 +69,30 @@ func TestNeeds(t *testing.T) {
 			if n := p.Counters().BadCommands; n != 0 && !slices.Contains(tc.without, "ESMTP") {
 				t.Errorf("%d bad commands", n)
 			}
+		})
+	}
+}
+
+// TestNeedUTF8Codes: the code tells whether an address or the header is what the peer cannot take (RFC 6531, 3.5).
+func TestNeedUTF8Codes(t *testing.T) {
+	t.Parallel()
+	for want, edit := range map[string]func(*smtpclient.Transaction){
+		"550 5.6.9": func(tx *smtpclient.Transaction) { tx.HeaderUTF8 = true },
+		"553 5.6.7": func(tx *smtpclient.Transaction) { tx.HeaderUTF8, tx.From.Local = true, "jürgen" },
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			p := piped(t, smtptest.Script{Without: []string{"SMTPUTF8"}})
+			c := p.open(t, smtpclient.Options{})
+			tx := message("x", 1, letter)
+			edit(tx)
+			if err := c.Send(t.Context(), tx); err != nil {
+				t.Fatal(err)
+			}
+			if r := tx.Result.Recipients[0].Reply; fmt.Sprintf("%d %v", r.Code, r.Enhanced) != want {
+				t.Errorf("our reply is %d %v %s", r.Code, r.Enhanced, r.Text)
+			}
+			p.judge(t, tx)
 		})
 	}
 }

@@ -36,8 +36,11 @@ func (c *Conn) prepare(t *Transaction) {
 	tx.ext.SMTPUTF8 = tx.from.UTF8
 
 	switch {
-	case utf8 && !c.ext.SMTPUTF8:
+	case t.From.NeedsUTF8() && !c.ext.SMTPUTF8:
 		c.refuseAll(needUTF8, ErrNeedUTF8)
+		return
+	case t.HeaderUTF8 && !c.ext.SMTPUTF8:
+		c.refuseAll(needUTF8Header, ErrNeedUTF8)
 		return
 	case eightBit && !c.ext.EightBitMIME && !c.o.Allow8Bit:
 		c.refuseAll(need8Bit, ErrNeed8BitMIME)
@@ -61,13 +64,15 @@ func (c *Conn) prepare(t *Transaction) {
 	}
 }
 
-// Our own replies, where the peer need not be asked.
+// Our own replies, where the peer need not be asked. Which code tells that an address, and which that the header needs
+// SMTPUTF8, is RFC 6531, 3.5.
 var (
-	needUTF8     = ourReply(553, 6, 7, "peer does not take internationalised mail")
-	need8Bit     = ourReply(554, 6, 3, "peer does not take 8-bit mail")
-	tooLarge     = ourReply(552, 3, 4, "message is larger than the peer takes")
-	badSender    = ourReply(553, 1, 7, "sender address is malformed")
-	badRecipient = ourReply(553, 1, 3, "recipient address is malformed")
+	needUTF8       = ourReply(553, 6, 7, "peer does not take internationalised addresses")
+	needUTF8Header = ourReply(550, 6, 9, "peer does not take internationalised mail, and the header is UTF-8")
+	need8Bit       = ourReply(554, 6, 3, "peer does not take 8-bit mail")
+	tooLarge       = ourReply(552, 3, 4, "message is larger than the peer takes")
+	badSender      = ourReply(553, 1, 7, "sender address is malformed")
+	badRecipient   = ourReply(553, 1, 3, "recipient address is malformed")
 )
 
 func ourReply(code int, subject, detail uint16, text string) smtp.Reply {
