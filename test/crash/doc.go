@@ -3,9 +3,10 @@
 //
 // A campaign runs `godwit serve` as a process of its own, with a configuration file and its data on disk. Submitters
 // hand it mail over raw SMTP (DATA and BDAT, pipelined or not, 1 to 50 recipients, 1 to 200 KB), and some break off,
-// reset or send what must be refused. Sinks play mailbox providers behind a DNS server on loopback: quick, slow, refusing,
-// limiting, dropping connections at the worst moments. The process gets SIGKILL at random moments, while it works and
-// while it starts, and is started again on the same data. At the end it may empty its queue and stop in order.
+// reset or send what must be refused. Sinks play mailbox providers behind a DNS server on loopback: quick, slow,
+// refusing, limiting, dropping connections at the worst moments. The process gets SIGKILL at random moments, while it
+// works and while it starts, and is started again on the same data. At the end it may empty its queue and stop in
+// order.
 //
 // Both sides write what they saw, line by line, before they go on: submit.jsonl has each submission before its first
 // octet leaves and again with its outcome, sink.jsonl each message that was complete and whether its 250 left in full,

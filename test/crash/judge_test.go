@@ -43,7 +43,8 @@ func (p *paper) accept(token string, ms, recipients int) {
 
 func (p *paper) event(t event.Type, token string, ms int) *event.Event {
 	p.events = append(p.events, event.Event{
-		ID: fmt.Sprintf("%016d-0", len(p.events)), Time: at(ms), Type: t, Message: "ID-" + token, MessageID: "<" + token + ">",
+		ID: fmt.Sprintf("%016d-0", len(p.events)), Time: at(ms), Type: t,
+		Message: "ID-" + token, MessageID: "<" + token + ">",
 	})
 	return &p.events[len(p.events)-1]
 }
@@ -58,7 +59,8 @@ func (p *paper) entry(t event.Type, token string, ms, index int, to string) *eve
 // receive adds what a sink took with a whole 250.
 func (p *paper) receive(token, to string, ms int) *reception {
 	p.receptions = append(p.receptions, reception{
-		Token: token, To: to, Accepted: true, Replied: true, Hash: "hash of " + token, Traced: true, Arrived: at(ms - 1), Time: at(ms),
+		Token: token, To: to, Accepted: true, Replied: true, Hash: "hash of " + token, Traced: true,
+		Arrived: at(ms - 1), Time: at(ms),
 	})
 	return &p.receptions[len(p.receptions)-1]
 }
@@ -185,8 +187,8 @@ func TestHealthyEvidencePasses(t *testing.T) {
 	if !v.OK() {
 		t.Errorf("breaches: %v", v.Cases)
 	}
-	got := []int{v.Cycles, v.Early, v.Submitted, v.Acknowledged, v.Refused, v.Aborted, v.Unanswered, v.Accepted, v.Delivered,
-		v.Bounced, v.Reports, v.Lost, v.Duplicates, v.DuplicatesByKill, v.DuplicatesByReply, v.InFlight}
+	got := []int{v.Cycles, v.Early, v.Submitted, v.Acknowledged, v.Refused, v.Aborted, v.Unanswered, v.Accepted,
+		v.Delivered, v.Bounced, v.Reports, v.Lost, v.Duplicates, v.DuplicatesByKill, v.DuplicatesByReply, v.InFlight}
 	if want := []int{1, 1, 11, 6, 2, 1, 2, 8, 6, 2, 1, 0, 3, 2, 1, 4}; !slices.Equal(got, want) {
 		t.Errorf("counted %v, want %v", got, want)
 	}
@@ -270,7 +272,9 @@ func TestDoctoredEvidenceFails(t *testing.T) {
 			e.Message, e.Recipients = "ID-other", 1
 		}},
 		{"delivered to somebody else", I3, func(p *paper) { p.receive("plain", "c@quick.example", 520) }},
-		{"taken for a recipient that does not exist", I3, func(p *paper) { p.receive("failed", "nobody0@users.example", 710) }},
+		{"taken for a recipient that does not exist", I3, func(p *paper) {
+			p.receive("failed", "nobody0@users.example", 710)
+		}},
 		{"delivered and submitted by nobody", I3, func(p *paper) { p.receive("ghost", "a@quick.example", 520) }},
 		{"accepted and submitted by nobody", I3, func(p *paper) { p.accept("ghost", 520, 1) }},
 		{"a report that was not to be", I3, func(p *paper) { p.report("unwanted", "silent", "nobody0@users.example", 900) }},

@@ -111,9 +111,9 @@ func (j *judgement) judgeRepeats() {
 	}
 }
 
-// flight explains why a delivery was made again: the first one was in flight at a kill, and the server noted at its next
-// start that the attempt was interrupted. Each such note explains one repeat. It returns the kill, and the number of the
-// one that the note is counted with; ok is false if there is no explanation.
+// flight explains why a delivery was made again: the first one was in flight at a kill, and the server noted at its
+// next start that the attempt was interrupted. Each such note explains one repeat. It returns the kill, and the
+// number of the one that the note is counted with; ok is false if there is no explanation.
 func (j *judgement) flight(d delivery, before, again *reception) (k *kill, number int, ok bool) {
 	m := j.messages[d.token]
 	if m == nil || m.entries[d.to] == nil {
