@@ -6,15 +6,19 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 )
 
-// buildGodwit compiles the binary, static as a release is.
+// buildGodwit compiles the binary, static as a release is, unless INTEROP_GODWIT names one.
 func buildGodwit(t *testing.T, dir string) string {
 	t.Helper()
+	if binary := os.Getenv("INTEROP_GODWIT"); binary != "" {
+		return binary
+	}
 	binary := filepath.Join(dir, "bin", "godwit")
 	cmd := exec.Command("go", "build", "-o", binary, "github.com/godwit-mta/godwit/cmd/godwit")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -65,9 +69,20 @@ func logged(t *testing.T, file, message string) bool {
 // command runs a subcommand against the server and decodes its JSON into out.
 func (g *godwit) command(t *testing.T, out any, args ...string) {
 	t.Helper()
-	argv := append([]string{g.binary, "--json", "--socket", g.socket}, args...)
-	text := run(t, nil, argv...)
-	if err := json.Unmarshal([]byte(text), out); err != nil {
-		t.Fatalf("godwit %v answered no JSON: %v\n%s", args, err, text)
+	if err := g.ask(t, out, args...); err != nil {
+		t.Fatal(err)
 	}
+}
+
+// ask is command for what may fail.
+func (g *godwit) ask(t *testing.T, out any, args ...string) error {
+	t.Helper()
+	text, err := try(t, nil, append([]string{g.binary, "--json", "--socket", g.socket}, args...)...)
+	if err == nil {
+		err = json.Unmarshal([]byte(text), out)
+	}
+	if err != nil {
+		return fmt.Errorf("godwit %v: %w\n%s", args, err, text)
+	}
+	return nil
 }

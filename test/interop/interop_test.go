@@ -2,18 +2,36 @@
 
 package interop
 
-import (
-	"testing"
-)
+import "testing"
 
+// TestInterop starts the world once; the dialogs happen in it side by side, each with addresses of its own.
 func TestInterop(t *testing.T) {
 	s := startSite(t)
-	t.Run("road", s.testRoad)
-}
-
-func (s *site) testRoad(t *testing.T) {
-	text := []byte("From: <a@app.example>\r\nTo: <road@box.example>\r\nSubject: the thinnest road\r\n\r\nHello.\r\n.\r\n..\r\nBye.\r\n")
-	s.swaks(t, outgoing{from: "a@app.example", to: []string{"road@box.example"}, text: text})
-	got, _ := s.box.one(t, "road@box.example")
-	sameBytes(t, got, text)
+	dialogs := []struct {
+		name string
+		long bool // not in CI
+		run  func(*testing.T)
+	}{
+		{"bytes", false, s.testBytes},
+		{"clients", false, s.testClients},
+		{"reports", false, s.testReports},
+		{"dns", false, s.testDNS},
+		{"greylisting", false, s.testGreylisting},
+		{"success", false, s.testSuccess},
+		{"recipients", false, s.testRecipients},
+		{"large", true, s.testLarge},
+		{"source", true, s.testSource},
+	}
+	t.Run("dialogs", func(t *testing.T) {
+		for _, d := range dialogs {
+			t.Run(d.name, func(t *testing.T) {
+				if d.long && s.short {
+					t.Skip("not in the short run")
+				}
+				t.Parallel()
+				d.run(t)
+			})
+		}
+	})
+	t.Run("sums", s.testSums)
 }

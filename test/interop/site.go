@@ -12,24 +12,38 @@ import (
 
 // site is the world on loopback that the dialogs happen in. All mail hosts share one port on addresses of their own.
 type site struct {
+	short  bool
 	dir    string
 	net    int // third octet of the addresses
 	port   int
 	binary string
 	godwit *godwit
+	grey   *greylist
 	inlet  struct{ host, port string }
 
-	box  *mailbox // Postfix: everybody's
-	home *mailbox // Postfix: app.example, where senders are and reports come back to
+	box     *mailbox // Postfix: everybody's
+	home    *mailbox // Postfix: app.example, where senders are and reports come back to
+	exim    *mailbox
+	dovecot *mailbox
 }
 
 // The last octets of the addresses.
 const (
 	atGodwit  = 1
 	atPostfix = 25
+	atExim    = 26
+	atDovecot = 27
+	atOld     = 28 // Postfix, without any extension
+	atSmall   = 29 // Postfix, for messages up to smallLimit, and it says so
+	atMute    = 30 // the same, and it does not say so
+	atGrey    = 31 // Postfix, with greylisting
+	atPolicy  = 32 // the greylist that it asks
 	atUnbound = 53
 	atNobody  = 99 // no server
 )
+
+// smallLimit is the message size limit of small.example and mute.example.
+const smallLimit = 100_000
 
 func (s *site) host(last int) string { return fmt.Sprintf("127.42.%d.%d", s.net, last) }
 
@@ -52,7 +66,7 @@ func startSite(t *testing.T) *site {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s := &site{dir: dir, binary: buildGodwit(t, dir)}
+	s := &site{dir: dir, binary: buildGodwit(t, dir), short: os.Getenv("INTEROP_SHORT") == "1"}
 	s.findPort(t)
 	s.startPeers(t)
 	s.startGodwit(t)
@@ -73,7 +87,9 @@ func (s *site) findPort(t *testing.T) {
 
 func (s *site) tryPort() bool {
 	s.port = 0
-	for _, last := range []int{atGodwit, atPostfix, atUnbound, atNobody} {
+	for _, last := range []int{
+		atGodwit, atPostfix, atExim, atDovecot, atOld, atSmall, atMute, atGrey, atPolicy, atUnbound, atNobody,
+	} {
 		l, err := net.Listen("tcp4", s.at(last))
 		if err != nil {
 			return false
@@ -90,17 +106,65 @@ func (s *site) tryPort() bool {
 
 func (s *site) startPeers(t *testing.T) {
 	t.Helper()
-	records := []string{
-		"box.example. 60 IN MX 10 mx.box.example.",
-		"mx.box.example. 60 IN A " + s.host(atPostfix),
-		"app.example. 60 IN MX 10 mx.app.example.",
-		"mx.app.example. 60 IN A " + s.host(atPostfix),
-	}
-	startUnbound(t, s.peerDir(t, "dns"), s.at(atUnbound), records)
+	startUnbound(t, s.peerDir(t, "dns"), s.at(atUnbound), s.records())
+	s.grey = startGreylist(t, s.at(atPolicy))
 	dir := s.peerDir(t, "postfix")
-	startPostfix(t, dir, []string{"box.example", "app.example"}, []postfixDoor{{address: s.at(atPostfix)}})
+	limit := fmt.Sprintf("message_size_limit=%d", smallLimit)
+	startPostfix(t, dir, s.postfixDomains(), []postfixDoor{
+		{address: s.at(atPostfix)},
+		{s.at(atOld), []string{"smtpd_discard_ehlo_keywords=pipelining,size,8bitmime,smtputf8,dsn,chunking,enhancedstatuscodes"}},
+		{s.at(atSmall), []string{limit}},
+		{s.at(atMute), []string{limit, "smtpd_discard_ehlo_keywords=size,chunking"}},
+		{s.at(atGrey), []string{"smtpd_recipient_restrictions=check_policy_service,inet:" + s.at(atPolicy)}},
+	})
 	s.box = newMailbox(filepath.Join(dir, "mail", "box"))
 	s.home = newMailbox(filepath.Join(dir, "mail", "app"))
+	if s.short {
+		return
+	}
+	dir = s.peerDir(t, "exim")
+	startExim(t, dir, s.at(atExim))
+	s.exim = newMailbox(filepath.Join(dir, "mail"))
+	dir = s.peerDir(t, "dovecot")
+	startDovecot(t, dir, s.at(atDovecot))
+	s.dovecot = newMailbox(filepath.Join(dir, "mail"))
+}
+
+// mailHosts are the domains with one MX of their own, and where that is.
+func mailHosts() map[string]int {
+	return map[string]int{
+		"box.example": atPostfix, "app.example": atPostfix, "exim.example": atExim, "old.example": atOld,
+		"small.example": atSmall, "mute.example": atMute, "grey.example": atGrey,
+	}
+}
+
+func (s *site) postfixDomains() []string {
+	domains := []string{"second.example", "alias.example", "real.example", "plain.example", "xn--mnchen-3ya.example", "münchen.example"}
+	for d, at := range mailHosts() {
+		if at != atExim {
+			domains = append(domains, d)
+		}
+	}
+	return domains
+}
+
+func (s *site) records() []string {
+	records := []string{
+		// The first choice is down.
+		"second.example. 60 IN MX 10 nobody.example.",
+		"second.example. 60 IN MX 20 mx.box.example.",
+		"nobody.example. 60 IN A " + s.host(atNobody),
+		// An alias, a domain without MX, one that takes no mail (RFC 7505), and one with letters beyond ASCII.
+		"alias.example. 60 IN CNAME real.example.",
+		"real.example. 60 IN MX 10 mx.box.example.",
+		"plain.example. 60 IN A " + s.host(atPostfix),
+		"nomail.example. 60 IN MX 0 .",
+		"xn--mnchen-3ya.example. 60 IN MX 10 mx.box.example.",
+	}
+	for domain, at := range mailHosts() {
+		records = append(records, domain+". 60 IN MX 10 mx."+domain+".", "mx."+domain+". 60 IN A "+s.host(at))
+	}
+	return records
 }
 
 func (s *site) startGodwit(t *testing.T) {
@@ -116,7 +180,9 @@ dns: {servers: ["%s"]}
 delivery:
   port: %d
   allowed_networks: [127.0.0.0/8]
-`, dir, s.at(atGodwit), s.at(atUnbound), s.port)
+routes:
+  - {domains: [dovecot.example], hosts: ["%s"], protocol: lmtp}
+`, dir, s.at(atGodwit), s.at(atUnbound), s.port, s.at(atDovecot))
 	s.godwit = startGodwit(t, dir, s.binary, config)
 }
 

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// startUnbound serves records, lines of zone files, as the only names there are below example.
+// startUnbound serves records, lines of zone files, as the only names there are below example. About
+// refused.example it refuses to answer, about silent.example it is silent.
 func startUnbound(t *testing.T, dir, address string, records []string) {
 	t.Helper()
 	host, port, err := net.SplitHostPort(address)
@@ -32,6 +33,8 @@ func startUnbound(t *testing.T, dir, address string, records []string) {
   module-config: "iterator"
   local-zone: "." refuse
   local-zone: "example." static
+  local-zone: "refused.example." refuse
+  local-zone: "silent.example." deny
   local-data: "example. 60 IN SOA ns.example. hostmaster.example. 1 3600 600 86400 60"
 `, host, port, dir, filepath.Join(dir, "unbound.pid"))
 	for _, r := range records {
