@@ -10,12 +10,14 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-// Accept takes responsibility for a message. It returns nil when the message is on stable storage, and has then handed it to the
-// sink, claimed for its first attempt. m belongs to the spool from then on; body is retained if it is kept in memory.
+// Accept takes responsibility for a message. It returns nil when the message is on stable storage, and has then
+// handed it to the sink, claimed for its first attempt. m belongs to the spool from then on; body is retained if it
+// is kept in memory.
 //
-// On an error nothing of the message will ever be sent by this process; if it is [ErrFailed] the journal may have it all the same, and
-// then it is sent after a restart. While the disk is nearly full the error is [journal.ErrFull]. ctx bounds only the wait for room. A crash before Accept returns leaves the whole message or
-// nothing; after it returned nil, the whole message.
+// On an error nothing of the message will ever be sent by this process; if it is [ErrFailed] the journal may have it
+// all the same, and then it is sent after a restart. While the disk is nearly full the error is [journal.ErrFull].
+// ctx bounds only the wait for room. A crash before Accept returns leaves the whole message or nothing; after it
+// returned nil, the whole message.
 func (s *Spool) Accept(ctx context.Context, m *Message, body *smtp.Body) error {
 	if err := m.check(body); err != nil {
 		return err
@@ -32,6 +34,11 @@ func (s *Spool) Accept(ctx context.Context, m *Message, body *smtp.Body) error {
 	om := newMsg(m)
 	o.accept, o.body, o.size, o.waited = om, body, max(body.Size(), 1), true
 	o.encode()
+	if len(o.meta) > maxEnvelope {
+		s.giveRoom(o.size)
+		s.end(o)
+		return errors.New("spool: a message with too large an envelope")
+	}
 	s.journal.Submit(&o.batch)
 	if err := s.wait(o); err != nil {
 		return fmt.Errorf("accepting a message: %w", err)
@@ -39,6 +46,13 @@ func (s *Spool) Accept(ctx context.Context, m *Message, body *smtp.Body) error {
 	s.fresh(om)
 	return nil
 }
+
+// MaxRecipients is how many recipients a message may have, so that its envelope and the state of all its entries fit
+// one record.
+const MaxRecipients = 16384
+
+// maxEnvelope bounds an envelope as it is written, in octets.
+const maxEnvelope = journal.MaxMeta / 2
 
 // check refuses what could not be written or found again.
 func (m *Message) check(body *smtp.Body) error {
@@ -50,8 +64,10 @@ func (m *Message) check(body *smtp.Body) error {
 		why = "no id"
 	case len(m.Recipients) == 0:
 		why = "no recipients"
-	case len(m.Recipients) > journal.MaxRecords:
+	case len(m.Recipients) > MaxRecipients:
 		why = "too many recipients"
+	case body.Size() > journal.MaxBatch/2:
+		why = "too large a body"
 	case len(m.Queues) != len(m.Recipients):
 		why = "not one queue for each recipient"
 	}
@@ -128,7 +144,7 @@ func (s *Spool) takeIn(o *op) {
 		m.body = rec.Body.Retain()
 		s.mu.bodyBytes += size
 	}
-	if s.mu.resident >= s.opts.OverlayEntries {
+	if s.mu.dirty.n >= s.opts.OverlayEntries {
 		s.checkpointSoon()
 	}
 }
@@ -144,8 +160,8 @@ func (s *Spool) fresh(m *msg) {
 	s.Return(entries)
 }
 
-// Body returns the bytes of a message, retained for the caller, from memory or from the journal. It fails if the journal's record is
-// damaged, or with [ErrNotFound] if the message is gone.
+// Body returns the bytes of a message, retained for the caller, from memory or from the journal. It fails if the
+// journal's record is damaged, or with [ErrNotFound] if the message is gone.
 func (s *Spool) Body(ctx context.Context, m *Message) (*smtp.Body, error) {
 	var last journal.Position
 	for {

@@ -7,10 +7,11 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// Aging returns copies of up to limit waiting entries whose age needs attention, longest overdue first: they are to expire
-// (Message.Expires has passed), or their sender is to be told of the delay (Message.DelayNotice has). They come again until that is done. It
-// sees what the last checkpoint wrote, so an entry comes up to an interval later. Claimed entries are for their claimant to judge; held ones do not
-// age. If the index cannot be read it returns nothing and the spool has failed.
+// Aging returns copies of up to limit waiting entries whose age needs attention, longest overdue first: they are to
+// expire (Message.Expires has passed), or their sender is to be told of the delay (Message.DelayNotice has). They
+// come again until that is done. It sees what the last checkpoint wrote, so an entry comes up to an interval later.
+// Claimed entries are for their claimant to judge; held ones do not age. If the index cannot be read it returns
+// nothing and the spool has failed.
 func (s *Spool) Aging(now time.Time, limit int) []*Entry {
 	points, err := s.overdue(micros(now), limit)
 	if err != nil {
@@ -34,7 +35,8 @@ func (s *Spool) Aging(now time.Time, limit int) []*Entry {
 	return entries
 }
 
-// overdue reads the age order up to now. Entries that are not waiting any more, according to memory, do not count for limit.
+// overdue reads the age order up to now. Entries that are not waiting any more, according to memory, do not count for
+// limit.
 func (s *Spool) overdue(now int64, limit int) ([]duePoint, error) {
 	s.gate.RLock() // so that the floor is not lowered unseen
 	defer s.gate.RUnlock()
@@ -84,8 +86,8 @@ func (s *Spool) stillWaits(p duePoint) bool {
 	return e != nil && e.State == Waiting
 }
 
-// raiseAgeFloor notes that the index has no key of the age order before at. Only checkpoints add keys, and they hold gate when they
-// lower the floor.
+// raiseAgeFloor notes that the index has no key of the age order before at. Only checkpoints add keys, and they hold
+// gate when they lower the floor.
 func (s *Spool) raiseAgeFloor(at int64) {
 	s.mu.Lock()
 	s.mu.ageFloor = max(s.mu.ageFloor, at)

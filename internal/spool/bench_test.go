@@ -20,8 +20,8 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-// nullJournal takes everything and keeps nothing, so that benchmarks measure the spool. Done is called by one goroutine in order, as
-// the contract says.
+// nullJournal takes everything and keeps nothing, so that benchmarks measure the spool. Done is called by one
+// goroutine in order, as the contract says.
 type nullJournal struct {
 	mu   sync.Mutex
 	at   atomic.Uint64
@@ -131,7 +131,8 @@ func benchMessage(ids *message.IDs, i int) *Message {
 	return &Message{
 		ID: ids.New(now), Tenant: "default", Stream: "bulk", Received: now, Expires: now.Add(72 * time.Hour),
 		DelayNotice: now.Add(4 * time.Hour), Session: "0123456789", Listener: "submission", Client: "192.0.2.1",
-		Hello: "client.example", Protocol: "ESMTP", From: smtp.Sender{Path: smtp.Path{Local: "news", Domain: "sender.example"}},
+		Hello: "client.example", Protocol: "ESMTP",
+		From:       smtp.Sender{Path: smtp.Path{Local: "news", Domain: "sender.example"}},
 		Recipients: []smtp.Recipient{{Path: smtp.Path{Local: "user" + strconv.Itoa(i), Domain: domain}}},
 		Queues:     []QueueKey{{"default", domain}},
 		HeaderFrom: "news@sender.example", Subject: "Weekly news", MessageID: "<0123456789abcdef@sender.example>",

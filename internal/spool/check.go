@@ -22,8 +22,8 @@ type CheckOptions struct {
 	JournalDir string // the journal's directory
 	Dir        string // the spool's directory, as in Options
 	FS         vfs.FS // where both are; default: the operating system's
-	// Scratch is a file system for an index that is made anew and compared with the one that is there, about 150 octets for each entry;
-	// default: memory.
+	// Scratch is a file system for an index that is made anew and compared with the one that is there, about 150
+	// octets for each entry; default: memory.
 	Scratch  vfs.FS
 	MaxFound int                     // problems listed; default 100, the rest is counted
 	Progress func(done, total int64) // octets of the journal
@@ -40,8 +40,8 @@ type CheckReport struct {
 	Messages int `json:"messages"` // that are here, according to the journal
 	Entries  int `json:"entries"`  // of these, not final or to be reported
 
-	// Index says what became of the index: "checked", "missing", "in use" by a running server, "unreadable". A missing or unreadable index is
-	// rebuilt at the next start and no loss.
+	// Index says what became of the index: "checked", "missing", "in use" by a running server, "unreadable". A
+	// missing or unreadable index is rebuilt at the next start and no loss.
 	Index string `json:"index"`
 
 	Problems []Problem `json:"problems"`
@@ -77,9 +77,10 @@ func (c *checker) problem(where, what, format string, args ...any) {
 	c.report.Problems = append(c.report.Problems, Problem{where, what, fmt.Sprintf(format, args...)})
 }
 
-// Check verifies the data of a server, running or not, and changes nothing: it reads every record of the journal with its body, makes a new index
-// from the journal in Scratch, and, unless a server has it open, compares the index that is there with it, entry by entry. The error says that the
-// check itself could not be made; what it found wrong is in the report.
+// Check verifies the data of a server, running or not, and changes nothing: it reads every record of the journal with
+// its body, makes a new index from the journal in Scratch, and, unless a server has it open, compares the index that
+// is there with it, entry by entry. The error says that the check itself could not be made; what it found wrong is in
+// the report.
 func Check(ctx context.Context, o CheckOptions) (*CheckReport, error) {
 	if o.FS == nil {
 		o.FS = vfs.Default
@@ -228,7 +229,8 @@ func (c *checker) body(ctx context.Context, p journal.Position, at string, m *Me
 	return nil
 }
 
-// restore replays the journal into an index in scratch, from what is in its directory. why says that this cannot be used.
+// restore replays the journal into an index in scratch, from what is in its directory. why says that this cannot be
+// used.
 func (c *checker) restore(ctx context.Context, name string) (s *Spool, why, err error) {
 	o, err := Options{Dir: c.dir(name), FS: c.opts.Scratch, Journal: c.log, Logger: c.opts.Logger}.filled()
 	if err != nil {

@@ -14,7 +14,10 @@ func TestCheck(t *testing.T) {
 	t.Parallel()
 	change := func(key func(e *Entry) []byte, value []byte) func(t *testing.T, r *rig, e *Entry) {
 		return func(t *testing.T, r *rig, e *Entry) {
-			x, err := openIndex(indexOptions{dir: "/spool/index", fs: r.fs, memtable: 256 << 10, cache: 1 << 20, logger: discard, fatal: func(error) {}, damaged: func() {}})
+			x, err := openIndex(indexOptions{
+				dir: "/spool/index", fs: r.fs, memtable: 256 << 10, cache: 1 << 20, logger: discard,
+				fatal: func(error) {}, damaged: func() {},
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -50,19 +53,23 @@ func TestCheck(t *testing.T) {
 			}
 			t.Cleanup(func() { l.Close() })
 		}, "in use", ""},
-		{"lost entry", change(func(e *Entry) []byte { return entryKey(nil, e.Message.ID, e.Index) }, nil), "checked", "not in the index"},
-		{"lost message", change(func(e *Entry) []byte { return messageKey(nil, e.Message.ID) }, nil), "unreadable", "without a message"},
+		{"lost entry", change(func(e *Entry) []byte { return entryKey(nil, e.Message.ID, e.Index) }, nil),
+			"checked", "not in the index"},
+		{"lost message", change(func(e *Entry) []byte { return messageKey(nil, e.Message.ID) }, nil),
+			"unreadable", "without a message"},
 		{"lost due time", change(func(e *Entry) []byte {
 			return queueKeyOf(nil, e.Queue(), Waiting, duePoint{micros(e.Due), e.Message.ID, uint32(e.Index)})
 		}, nil), "checked", "missing in an order"},
-		{"lost age", change(func(e *Entry) []byte { return ageKey(nil, micros(e.Message.Expires), e.Message.ID, e.Index) }, nil),
-			"checked", "missing in an order"},
+		{"lost age", change(func(e *Entry) []byte {
+			return ageKey(nil, micros(e.Message.Expires), e.Message.ID, e.Index)
+		}, nil), "checked", "missing in an order"},
 		{"stray due time", change(func(e *Entry) []byte {
 			return queueKeyOf(nil, e.Queue(), Waiting, duePoint{7, e.Message.ID, 3})
 		}, []byte{}), "checked", "has 2 keys, want 1"},
-		{"another journal's", change(func(*Entry) []byte { return []byte{keyHeader} }, appendHeader(nil, &header{owner: "else", watermark: 1})),
-			"unreadable", "belongs to the journal of"},
-		{"older version", change(func(*Entry) []byte { return []byte{keyHeader} }, []byte{0}), "unreadable", "another version"},
+		{"another journal's", change(func(*Entry) []byte { return []byte{keyHeader} },
+			appendHeader(nil, &header{owner: "else", watermark: 1})), "unreadable", "belongs to the journal of"},
+		{"older version", change(func(*Entry) []byte { return []byte{keyHeader} }, []byte{0}),
+			"unreadable", "another version"},
 		{"flipped bit in a body", func(t *testing.T, r *rig, e *Entry) {
 			flip(t, r.fs, "/journal", "xxxxxxxxxx")
 		}, "checked", "checksum of the body"},

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Run makes checkpoints, gives back space, and returns when ctx is done, after a last checkpoint, or when the journal or the
-// index failed, with that error. The journal must run until Run has returned. Entries that are claimed when ctx ends should have been
-// returned or settled: those that are not rest after the next start, as after a crash.
+// Run makes checkpoints, gives back space, and returns when ctx is done, after a last checkpoint, or when the journal
+// or the index failed, with that error. The journal must run until Run has returned. Entries that are claimed when
+// ctx ends should have been returned or settled: those that are not rest after the next start, as after a crash.
 func (s *Spool) Run(ctx context.Context) error {
 	tick := time.NewTicker(s.opts.Checkpoint)
 	defer tick.Stop()
-	for {
+	for last := time.Now(); ; last = time.Now() {
 		select {
 		case <-ctx.Done():
 			return s.lastCheckpoint()
@@ -21,6 +21,11 @@ func (s *Spool) Run(ctx context.Context) error {
 			return s.fail(s.journal.Err())
 		case <-tick.C:
 		case <-s.kick:
+			// Not one after the other: what is claimed stays in memory however often one looks.
+			select {
+			case <-time.After(s.opts.Checkpoint/20 - time.Since(last)):
+			case <-ctx.Done():
+			}
 		}
 		if err := s.Checkpoint(); err != nil {
 			return err
@@ -68,9 +73,9 @@ func (s *Spool) checkpointSoon() {
 // writeChunk is how many messages are encoded while mu is held.
 const writeChunk = 64
 
-// Checkpoint writes to the index what changed since the last one, as one batch with the watermark, and drops from memory what nobody works
-// on. The batch is not synced: a crash leaves the index as some checkpoint wrote it, at least the last that was synced. It contains
-// only what is durable in the journal.
+// Checkpoint writes to the index what changed since the last one, as one batch with the watermark, and drops from
+// memory what nobody works on. The batch is not synced: a crash leaves the index as some checkpoint wrote it, at
+// least the last that was synced. It contains only what is durable in the journal.
 func (s *Spool) Checkpoint() error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
@@ -132,8 +137,8 @@ func (s *Spool) write(h *header, n int) error {
 	return nil
 }
 
-// writeMessage adds a message to a checkpoint and takes it for clean. turn and mu are held. Should the checkpoint fail, the spool has
-// failed.
+// writeMessage adds a message to a checkpoint and takes it for clean. turn and mu are held. Should the checkpoint
+// fail, the spool has failed.
 func (s *Spool) writeMessage(w *indexWriter, m *msg, ages *int64) error {
 	if err := w.message(m); err != nil {
 		return err
@@ -159,8 +164,8 @@ func (s *Spool) writeMessage(w *indexWriter, m *msg, ages *int64) error {
 	return nil
 }
 
-// evict drops clean messages that nobody works on from the overlay; ages is the earliest key that was added to the age order, 0: none.
-// turn is held.
+// evict drops clean messages that nobody works on from the overlay; ages is the earliest key that was added to the
+// age order, 0: none. turn is held.
 func (s *Spool) evict(ages int64) {
 	s.gate.Lock()
 	defer s.gate.Unlock()

@@ -10,12 +10,12 @@ import (
 	"github.com/godwit-mta/godwit/message"
 )
 
-// Claim gives the caller up to limit entries of a queue that are due, oldest due first; entries of one message stay together when they are due
-// together. Each must be settled or returned. next, if not nil, says when an entry would be due again if the caller vanished; it is
-// called with locks held and must call nothing of the spool.
+// Claim gives the caller up to limit entries of a queue that are due, oldest due first; entries of one message stay
+// together when they are due together. Each must be settled or returned. next, if not nil, says when an entry would
+// be due again if the caller vanished; it is called with locks held and must call nothing of the spool.
 //
-// The claim is handed to the operating system before Claim returns. After a kill the entries are found claimed and rest for a while; after
-// a power cut they may be found waiting as before.
+// The claim is handed to the operating system before Claim returns. After a kill the entries are found claimed and
+// rest for a while; after a power cut they may be found waiting as before.
 func (s *Spool) Claim(ctx context.Context, key QueueKey, now time.Time, limit int, next func(*Entry) time.Time) (
 	[]*Entry, error) {
 	if limit <= 0 {
@@ -46,7 +46,8 @@ func (s *Spool) Claim(ctx context.Context, key QueueKey, now time.Time, limit in
 	s.unload()
 	o.encode()
 	if err := s.journal.AppendWritten(ctx, &o.batch); err != nil {
-		// Nobody was given the entries. They stay claimed: if the record was written they were not tried, if not neither.
+		// Nobody was given the entries. They stay claimed: if the record was written they were not tried, if not
+		// neither.
 		return nil, s.fail(fmt.Errorf("claiming: %w", err))
 	}
 	s.end(o)
@@ -74,7 +75,8 @@ func (o *op) take(q *queue, now int64, limit int) {
 	}
 }
 
-// lockDue sees to it that the first limit due entries of a queue are in the overlay, and returns with gate, order and mu held.
+// lockDue sees to it that the first limit due entries of a queue are in the overlay, and returns with gate, order and
+// mu held.
 func (s *Spool) lockDue(key QueueKey, now int64, limit int) error {
 	s.gate.RLock()
 	fetched, floor, err := s.scanDue(key, now, limit)
@@ -112,9 +114,10 @@ func (s *Spool) scanDue(key QueueKey, now int64, limit int) (fetched []*msg, flo
 	return fetched, floor, err
 }
 
-// dueKeys walks a queue's order in the index from a point on and returns the messages of up to want entries that are due and not in the
-// overlay, and the point before which it has seen all.
-func (s *Spool) dueKeys(key QueueKey, from duePoint, now int64, want int) (ids []message.ID, floor duePoint, err error) {
+// dueKeys walks a queue's order in the index from a point on and returns the messages of up to want entries that are
+// due and not in the overlay, and the point before which it has seen all.
+func (s *Spool) dueKeys(key QueueKey, from duePoint, now int64, want int) (
+	ids []message.ID, floor duePoint, err error) {
 	it, err := s.index.db.NewIter(&pebble.IterOptions{
 		LowerBound: queueKeyOf(nil, key, Waiting, from),
 		UpperBound: append(queuePrefix(nil, key), byte(Waiting)+1),
@@ -161,8 +164,8 @@ func (q *queue) dueBefore(p duePoint, limit int) int {
 	return n
 }
 
-// Return gives claims back untried: the entries wait and are due now, or held or final if that was wished for meanwhile. It does not
-// wait. Entries that are not claimed are passed over.
+// Return gives claims back untried: the entries wait and are due now, or held or final if that was wished for
+// meanwhile. It does not wait. Entries that are not claimed are passed over.
 func (s *Spool) Return(entries []*Entry) {
 	now := time.Now()
 	s.giveBack(entries, now, func(o *op, es []*entry) {
@@ -170,7 +173,8 @@ func (s *Spool) Return(entries []*Entry) {
 	})
 }
 
-// ReturnHeld gives claims back untried and held, for a queue on which a hold was laid before its mail came. It does not wait.
+// ReturnHeld gives claims back untried and held, for a queue on which a hold was laid before its mail came. It does
+// not wait.
 func (s *Spool) ReturnHeld(entries []*Entry, reason string) {
 	now := time.Now()
 	s.giveBack(entries, now, func(o *op, es []*entry) {

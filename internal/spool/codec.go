@@ -11,13 +11,14 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-// The encoding of records and index values. Numbers are varints, strings and groups of fields (frames) begin with their length. A frame
-// only ever grows at its end: a reader that knows fewer fields skips the rest, a reader that knows more takes zero values for what
-// is missing. So old and new versions read each other's records.
+// The encoding of records and index values. Numbers are varints, strings and groups of fields (frames) begin with
+// their length. A frame only ever grows at its end: a reader that knows fewer fields skips the rest, a reader that
+// knows more takes zero values for what is missing. So old and new versions read each other's records.
 
 var errCodec = errors.New("spool: malformed record")
 
-// Texts that come from outside are cut when they are written, so that no record or index value grows with the words of a remote.
+// Texts that come from outside are cut when they are written, so that no record or index value grows with the words
+// of a remote.
 const (
 	maxText      = 1000 // in records
 	maxIndexText = 300  // in the index
@@ -63,8 +64,9 @@ func endFrame(b []byte, start int) []byte {
 	return b
 }
 
-// decoder reads fields from s. Strings it gives are parts of s, so that one allocation serves a whole record. After an error all
-// reads give zero values. At the end of s, too: that is how fields that the writer did not know are read.
+// decoder reads fields from s. Strings it gives are parts of s, so that one allocation serves a whole record. After
+// an error all reads give zero values. At the end of s, too: that is how fields that the writer did not know are
+// read.
 type decoder struct {
 	s   string
 	err error

@@ -8,9 +8,9 @@ import (
 	"github.com/godwit-mta/godwit/message"
 )
 
-// compact brings the dead octets of the journal down to Options.Waste, oldest extents first: dead ones are removed after what they say of
-// older messages was carried forward; those with few live octets are emptied, as far as the rate allows. Since the oldest are emptied first,
-// hardly anything needs to be carried. turn is held.
+// compact brings the dead octets of the journal down to Options.Waste, oldest extents first: dead ones are removed
+// after what they say of older messages was carried forward; those with few live octets are emptied, as far as the
+// rate allows. Since the oldest are emptied first, hardly anything needs to be carried. turn is held.
 func (s *Spool) compact(ctx context.Context, waste int64, extents []journal.Extent) error {
 	budget := int64(float64(s.opts.MoveRate) * s.opts.Checkpoint.Seconds())
 	for _, e := range extents {
@@ -43,8 +43,9 @@ func (s *Spool) compact(ctx context.Context, waste int64, extents []journal.Exte
 	return nil
 }
 
-// empty copies living messages out of an extent until budget octets are used up, and returns how many were. The extent is removed in
-// a later round, when the copies are durable and the index is past them. After a crash each message is in its old place or in both.
+// empty copies living messages out of an extent until budget octets are used up, and returns how many were. The
+// extent is removed in a later round, when the copies are durable and the index is past them. After a crash each
+// message is in its old place or in both.
 func (s *Spool) empty(ctx context.Context, e journal.Extent, budget int64) (used int64, err error) {
 	type place struct {
 		id  message.ID

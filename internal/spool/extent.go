@@ -38,7 +38,8 @@ type origin struct {
 // maxStrangers bounds the memory for messages that live elsewhere. An extent with more is read before it is removed.
 const maxStrangers = 4096
 
-// View is somebody who reads the journal by position, such as the event log. Extents stay until every view is past them.
+// View is somebody who reads the journal by position, such as the event log. Extents stay until every view is past
+// them.
 type View struct {
 	spool *Spool
 	name  string
@@ -102,8 +103,9 @@ func (s *Spool) relocate(m *msg, p journal.Position) {
 	s.touch(m)
 }
 
-// note remembers that the record at p is about a message that was born in another extent. If p's extent went before that one, a replay from
-// the first record would bring the message back without knowing what the record said. mu is held.
+// note remembers that the record at p is about a message that was born in another extent. If p's extent went before
+// that one, a replay from the first record would bring the message back without knowing what the record said. mu is
+// held.
 func (s *Spool) note(m *msg, p journal.Position) {
 	if s.journal.ExtentOf(p) == m.birth {
 		return
@@ -239,8 +241,8 @@ func (s *Spool) extentState(id journal.ExtentID) (live int, bytes int64) {
 	return 0, 0
 }
 
-// carryFree reports whether a dead extent may be removed just so: no older extent brings a message that this one has records of. turn
-// is held.
+// carryFree reports whether a dead extent may be removed just so: no older extent brings a message that this one has
+// records of. turn is held.
 func (s *Spool) carryFree(ctx context.Context, e journal.Extent, older []journal.Extent) (bool, error) {
 	s.mu.Lock()
 	x := s.mu.extents[e.ID]
@@ -300,8 +302,8 @@ func (s *Spool) passed(p journal.Position) bool {
 	return true
 }
 
-// removeExtent removes an extent without living bodies that needs no carrying, or was carried. turn is held. The index is synced first: a crash
-// right after must not need the extent's records.
+// removeExtent removes an extent without living bodies that needs no carrying, or was carried. turn is held. The
+// index is synced first: a crash right after must not need the extent's records.
 func (s *Spool) removeExtent(ctx context.Context, e journal.Extent) error {
 	if s.synced < e.End {
 		if err := s.syncIndex(); err != nil {
@@ -324,40 +326,44 @@ func (s *Spool) removeExtent(ctx context.Context, e journal.Extent) error {
 	return nil
 }
 
-// carry writes the state of messages that an older extent brings and that have records in e, so that e can be removed and the index can still
-// be rebuilt from the journal alone. A crash in between leaves the extent, and at worst a useless copy of states. turn is held.
+// carry writes the state of messages that an older extent brings and that have records in e, so that e can be removed
+// and the index can still be rebuilt from the journal alone. A crash in between leaves the extent, and at worst a
+// useless copy of states. turn is held.
 func (s *Spool) carry(ctx context.Context, e journal.Extent) error {
 	found, err := s.strangersOf(ctx, e)
 	if err != nil {
 		return err
 	}
-	ids := slices.SortedFunc(maps.Keys(found), message.ID.Compare)
-	for chunk := range slices.Chunk(ids, 128) {
-		if err := s.load(chunk); err != nil {
+	for ids := slices.SortedFunc(maps.Keys(found), message.ID.Compare); len(ids) > 0; {
+		n := min(len(ids), 128)
+		if err := s.load(ids[:n]); err != nil {
 			return err
 		}
 		o := s.begin()
 		o.waited = true
 		o.record(KindCarried, time.Now())
-		for _, id := range chunk {
+		for _, id := range ids[:n] {
 			switch m := s.mu.msgs[id]; {
 			case m == nil || m.left == 0:
 				o.tomb(id, found[id])
 			case s.journal.ExtentOf(m.pos) < e.ID:
 				o.wholeOf(m)
 			} // else its moved record told all since
+			if ids = ids[1:]; len(o.changes) >= maxChunk {
+				break
+			}
 		}
 		if len(o.changes) == 0 {
 			s.unload()
 			s.end(o)
 			continue
 		}
+		s.metrics.carried(n)
 		s.submit(o)
 		s.gate.RUnlock()
 		if err := s.wait(o); err != nil {
 			return err
 		}
-		s.metrics.carried(len(chunk))
 	}
 	return nil
 }
@@ -428,8 +434,8 @@ func (s *Spool) readStrangers(ctx context.Context, e journal.Extent) ([]message.
 	return slices.SortedFunc(maps.Keys(found), message.ID.Compare), err
 }
 
-// readExtent gives the records of an extent from a position on. Records that cannot be read are passed over: they say nothing at
-// the next start either.
+// readExtent gives the records of an extent from a position on. Records that cannot be read are passed over: they say
+// nothing at the next start either.
 func (s *Spool) readExtent(ctx context.Context, e journal.Extent, from journal.Position,
 	each func(*journal.Entry, *Record) bool) error {
 	r, err := s.journal.NewReader(from)

@@ -70,7 +70,8 @@ func TestDeadExtentsAreRemoved(t *testing.T) {
 	}
 }
 
-// An entry that waits keeps its extent, but with much waste its message moves on; nothing is forgotten, even if the index is lost.
+// An entry that waits keeps its extent, but with much waste its message moves on; nothing is forgotten, even if the
+// index is lost.
 func TestOldMailMovesOn(t *testing.T) {
 	t.Parallel()
 	for _, lose := range []bool{false, true} {
@@ -142,7 +143,8 @@ func TestStatesAreCarried(t *testing.T) {
 		Result{Outcome: Cancelled, Reason: event.Operator}); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
-	if n, err := r.spool.Hold(context.Background(), Filter{Entries: []EntryID{{old[1].ID, 0}}}, "why"); n != 1 || err != nil {
+	second := Filter{Entries: []EntryID{{old[1].ID, 0}}}
+	if n, err := r.spool.Hold(context.Background(), second, "why"); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
 	for range 8 {
@@ -177,7 +179,8 @@ func TestExtentWithManyStrangers(t *testing.T) {
 		o    origin
 		want bool
 	}{
-		{origin{birth: 4}, true}, {origin{birth: 5}, false}, {origin{birth: 5, moved: true}, true}, {origin{birth: 6, moved: true}, true},
+		{origin{birth: 4}, true}, {origin{birth: 5}, false}, {origin{birth: 5, moved: true}, true},
+		{origin{birth: 6, moved: true}, true},
 		{origin{birth: 7, moved: true}, false}, {origin{moved: true}, true},
 	} {
 		if got := tt.o.exists(older); got != tt.want {

@@ -13,8 +13,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
-// An index that lost a write must end the process, whatever Pebble's logger does: going on would mean to forget messages whose index keys
-// were lost, or to remove journal extents that are needed.
+// An index that lost a write must end the process, whatever Pebble's logger does: going on would mean to forget
+// messages whose index keys were lost, or to remove journal extents that are needed.
 func TestIndexFailureEndsProcess(t *testing.T) {
 	t.Parallel()
 	if os.Getenv("SPOOL_TEST_CHILD") == "" {

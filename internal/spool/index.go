@@ -110,12 +110,12 @@ var (
 	errDamaged     = errors.New("spool: the index is damaged")
 )
 
-// damaged reports whether an error says that the index is not what was written, by us or by Pebble (whose errors carry marks that
-// errors.Is does not see).
+// damaged reports whether an error says that the index is not what was written, by us or by Pebble (whose errors
+// carry marks that errors.Is does not see).
 func damaged(err error) bool { return errors.Is(err, errDamaged) || pebble.IsCorruptionError(err) }
 
-// openIndex opens or makes the database. Its writes are not synced: after a crash it is what it was at some checkpoint, at least
-// the one before the last sync.
+// openIndex opens or makes the database. Its writes are not synced: after a crash it is what it was at some
+// checkpoint, at least the one before the last sync.
 func openIndex(o indexOptions) (*index, error) {
 	x := new(index)
 	cache := pebble.NewCache(o.cache)
@@ -155,8 +155,8 @@ func openIndex(o indexOptions) (*index, error) {
 
 func (x *index) close() error { return errors.Join(x.db.Close(), x.lock.Close()) }
 
-// indexLogger passes on what Pebble says. Pebble's Fatalf means that a write was lost and Pebble goes on as if it were not: it must
-// never simply return.
+// indexLogger passes on what Pebble says. Pebble's Fatalf means that a write was lost and Pebble goes on as if it
+// were not: it must never simply return.
 type indexLogger struct {
 	index  *index
 	logger *slog.Logger

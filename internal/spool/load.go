@@ -7,7 +7,8 @@ import (
 	"github.com/godwit-mta/godwit/message"
 )
 
-// indexError notes that the index cannot be read or written, and arranges that it is rebuilt from the journal if it is damaged.
+// indexError notes that the index cannot be read or written, and arranges that it is rebuilt from the journal if it
+// is damaged.
 func (s *Spool) indexError(err error) error {
 	if damaged(err) {
 		if e := markRebuild(s.opts.FS, s.opts.Dir); e != nil {
@@ -34,9 +35,9 @@ func (s *Spool) fetch(id message.ID) (*msg, error) {
 	return m, nil
 }
 
-// load reads those messages into the overlay that are not there. Messages that do not exist any more are passed over. Without an
-// error it returns with gate (for reading), order and mu held, so that the caller finds everything in memory: submit gives
-// back order and mu, unload all three.
+// load reads those messages into the overlay that are not there. Messages that do not exist any more are passed over.
+// Without an error it returns with gate (for reading), order and mu held, so that the caller finds everything in
+// memory: submit gives back order and mu, unload all three.
 func (s *Spool) load(ids []message.ID) error {
 	s.gate.RLock()
 	fetched, err := s.read(ids)

@@ -8,8 +8,9 @@ import (
 	"github.com/godwit-mta/godwit/message"
 )
 
-// Hold stops the entries that a filter selects until they are released: waiting ones at once, claimed ones when their attempt ends without
-// a final outcome. It returns how many, and is durable on return. After a crash in between, some are held.
+// Hold stops the entries that a filter selects until they are released: waiting ones at once, claimed ones when their
+// attempt ends without a final outcome. It returns how many, and is durable on return. After a crash in between, some
+// are held.
 func (s *Spool) Hold(ctx context.Context, f Filter, reason string) (int, error) {
 	reason = reason[:min(len(reason), maxIndexText)]
 	return s.operate(ctx, f, func(o *op, es []*entry, now time.Time) {
@@ -23,8 +24,8 @@ func (s *Spool) Hold(ctx context.Context, f Filter, reason string) (int, error) 
 	})
 }
 
-// Release lets held entries go on: due when they were due before, or now if that has passed. A hold that waits for the end of an attempt
-// is taken back. It returns how many, and is durable on return.
+// Release lets held entries go on: due when they were due before, or now if that has passed. A hold that waits for
+// the end of an attempt is taken back. It returns how many, and is durable on return.
 func (s *Spool) Release(ctx context.Context, f Filter) (int, error) {
 	return s.operate(ctx, f, func(o *op, es []*entry, now time.Time) {
 		for e := range o.each(es, KindReleased, now, func(e *entry) bool { return e.State == Held }) {
@@ -43,7 +44,8 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// Reschedule moves the due time of waiting entries; due in the past means now. It returns how many, and is durable on return.
+// Reschedule moves the due time of waiting entries; due in the past means now. It returns how many, and is durable on
+// return.
 func (s *Spool) Reschedule(ctx context.Context, f Filter, due time.Time) (int, error) {
 	return s.operate(ctx, f, func(o *op, es []*entry, now time.Time) {
 		for e := range o.each(es, KindRescheduled, now, func(e *entry) bool { return e.State == Waiting }) {
@@ -52,10 +54,10 @@ func (s *Spool) Reschedule(ctx context.Context, f Filter, due time.Time) (int, e
 	})
 }
 
-// Finish makes entries final with r, whose Outcome must be a final one: expired, cancelled, bounced by an operator. Waiting and held entries
-// become so at once; claimed ones when their attempt ends without a final outcome. Expired is for waiting entries alone: what is
-// held does not expire, what is in flight is for its claimant to judge. Where r has no reply, that of the last attempt is kept, for
-// the report. It returns how many, and is durable on return.
+// Finish makes entries final with r, whose Outcome must be a final one: expired, cancelled, bounced by an operator.
+// Waiting and held entries become so at once; claimed ones when their attempt ends without a final outcome. Expired
+// is for waiting entries alone: what is held does not expire, what is in flight is for its claimant to judge. Where r
+// has no reply, that of the last attempt is kept, for the report. It returns how many, and is durable on return.
 func (s *Spool) Finish(ctx context.Context, f Filter, r Result) (int, error) {
 	if !r.Outcome.Final() {
 		return 0, fmt.Errorf("spool: %s is not a final outcome", r.Outcome)
@@ -110,7 +112,8 @@ func (o *op) each(es []*entry, k kind, now time.Time, pass func(*entry) bool) fu
 	}
 }
 
-// operate makes a change of all entries that a filter selects, some hundred at a time, each durable before the next begins.
+// operate makes a change of all entries that a filter selects, some hundred at a time, each durable before the next
+// begins.
 func (s *Spool) operate(ctx context.Context, f Filter, fill func(o *op, es []*entry, now time.Time)) (int, error) {
 	match := newMatcher(f)
 	done := 0
@@ -134,8 +137,8 @@ func (s *Spool) operate(ctx context.Context, f Filter, fill func(o *op, es []*en
 	return done, flush()
 }
 
-func (s *Spool) operateOn(ctx context.Context, match *matcher, ids []EntryID, fill func(o *op, es []*entry, now time.Time)) (
-	int, error) {
+func (s *Spool) operateOn(ctx context.Context, match *matcher, ids []EntryID,
+	fill func(o *op, es []*entry, now time.Time)) (int, error) {
 	if len(ids) == 0 {
 		return 0, nil
 	}

@@ -56,7 +56,8 @@ func TestWishes(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, vfs.NewMem(), nil)
 			m := r.accept(r.message("a.example"))
-			if err := errors.Join(tt.wishes(context.Background(), r.spool, Filter{Messages: []message.ID{m.ID}})...); err != nil {
+			f := Filter{Messages: []message.ID{m.ID}}
+			if err := errors.Join(tt.wishes(context.Background(), r.spool, f)...); err != nil {
 				t.Fatal(err)
 			}
 			if e := r.one(Filter{}); e.State != Claimed {
@@ -97,7 +98,9 @@ func TestFilters(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, vfs.NewMem(), nil)
 	var ms []*Message
-	for i, domains := range [][]string{{"a.example", "b.example"}, {"a.example"}, {"b.example", "c.example", "b.example"}} {
+	for i, domains := range [][]string{
+		{"a.example", "b.example"}, {"a.example"}, {"b.example", "c.example", "b.example"},
+	} {
 		m := r.message(domains...)
 		if i == 1 {
 			m.Tenant, m.Stream, m.Queues[0].Tenant = "u", "x", "u"
@@ -115,7 +118,8 @@ func TestFilters(t *testing.T) {
 	}{
 		{"everything, by id", Filter{}, []EntryID{id(0, 0), id(0, 1), id(1, 0), id(2, 0), id(2, 1), id(2, 2)}},
 		{"one entry", Filter{Entries: []EntryID{id(2, 1)}}, []EntryID{id(2, 1)}},
-		{"entries, twice and unknown", Filter{Entries: []EntryID{id(2, 1), id(0, 0), id(2, 1), id(0, 9)}}, []EntryID{id(0, 0), id(2, 1)}},
+		{"entries, twice and unknown", Filter{Entries: []EntryID{id(2, 1), id(0, 0), id(2, 1), id(0, 9)}},
+			[]EntryID{id(0, 0), id(2, 1)}},
 		{"a message", Filter{Messages: []message.ID{ms[2].ID}}, []EntryID{id(2, 0), id(2, 1), id(2, 2)}},
 		{"a queue, waiting first", Filter{Queue: QueueKey{"t", "b.example"}}, []EntryID{id(2, 0), id(0, 1), id(2, 2)}},
 		{"a domain of all tenants", Filter{Domain: "a.example"}, []EntryID{id(0, 0), id(1, 0)}},
@@ -185,7 +189,9 @@ func TestBulk(t *testing.T) {
 	}{
 		{"hold", func() (int, error) { return r.spool.Hold(ctx, Filter{}, "stop") }, Stats{Held: n}},
 		{"release", func() (int, error) { return r.spool.Release(ctx, Filter{}) }, Stats{Waiting: n}},
-		{"reschedule", func() (int, error) { return r.spool.Reschedule(ctx, Filter{Tenant: "t"}, time.Now()) }, Stats{Waiting: n}},
+		{"reschedule", func() (int, error) {
+			return r.spool.Reschedule(ctx, Filter{Tenant: "t"}, time.Now())
+		}, Stats{Waiting: n}},
 		{"cancel", func() (int, error) {
 			return r.spool.Finish(ctx, Filter{}, Result{Outcome: Cancelled, Reason: event.Operator})
 		}, Stats{}},

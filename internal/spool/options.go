@@ -23,23 +23,24 @@ type Options struct {
 	// Journal is the truth. Its Run must be under way when Open is called, and until the spool's Run has returned.
 	Journal journal.Journal
 
-	// MemoryBudget is how many octets of message bodies are kept in memory for messages on their first attempt; default 128 MiB,
-	// negative: none. What does not fit is read back from the journal.
+	// MemoryBudget is how many octets of message bodies are kept in memory for messages on their first attempt;
+	// default 128 MiB, negative: none. What does not fit is read back from the journal.
 	MemoryBudget int64
 	// PendingBytes bounds the bodies whose acceptance is under way; default 64 MiB. Accept waits for room.
 	PendingBytes int64
 	// Checkpoint is the time between two checkpoints; default 2 s. It bounds what a start must replay.
 	Checkpoint time.Duration
-	// OverlayEntries is how many entries may have changed before a checkpoint is made early; default 50,000. Accept waits when
-	// eight times as many are in memory.
+	// OverlayEntries is how many entries may have changed before a checkpoint is made early; default 50,000. Accept
+	// waits when eight times as many are in memory.
 	OverlayEntries int
 
-	// Interrupted says how long entries rest whose attempts were interrupted by the end of the process, once, twice, ... in a
-	// row; default 1 s, 1 min, 5 min, 15 min, 30 min, 1 h. Each wait is lengthened at random by up to a fifth.
+	// Interrupted says how long entries rest whose attempts were interrupted by the end of the process, once, twice,
+	// ... in a row; default 1 s, 1 min, 5 min, 15 min, 30 min, 1 h. Each wait is lengthened at random by up to a
+	// fifth.
 	Interrupted []time.Duration
 
-	// Waste is how many octets of dead messages the journal may hold before live ones are copied forward from extents that have few;
-	// default 1 GiB, negative: without bound.
+	// Waste is how many octets of dead messages the journal may hold before live ones are copied forward from extents
+	// that have few; default 1 GiB, negative: without bound.
 	Waste int64
 	// MoveRate is how many octets a second are copied forward at most; default 16 MiB.
 	MoveRate int64
@@ -48,8 +49,8 @@ type Options struct {
 	IndexMemtable int64
 	IndexCache    int64
 
-	// Fatal is called when the index has lost a write, and must end the process; default: os.Exit(1). The journal has all that is
-	// needed at the next start.
+	// Fatal is called when the index has lost a write, and must end the process; default: os.Exit(1). The journal has
+	// all that is needed at the next start.
 	Fatal func(error)
 	// Rand gives the jitter of rests; default: seeded at random.
 	Rand rand.Source

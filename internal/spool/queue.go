@@ -10,7 +10,8 @@ import (
 	"github.com/godwit-mta/godwit/message"
 )
 
-// queue is the summary of one queue that stays in memory, and the order of those of its entries that are in the overlay.
+// queue is the summary of one queue that stays in memory, and the order of those of its entries that are in the
+// overlay.
 type queue struct {
 	key     QueueKey
 	waiting int
@@ -61,7 +62,9 @@ type duePoint struct {
 }
 
 // lastPoint is after all others.
-var lastPoint = duePoint{due: 1<<63 - 1, index: 1<<32 - 1, id: message.ID(bytes.Repeat([]byte{0xff}, len(message.ID{})))}
+var lastPoint = duePoint{
+	due: 1<<63 - 1, index: 1<<32 - 1, id: message.ID(bytes.Repeat([]byte{0xff}, len(message.ID{}))),
+}
 
 func (p duePoint) compare(o duePoint) int {
 	switch {
@@ -160,9 +163,10 @@ func (q *queue) down(i int) {
 	}
 }
 
-// ages counts the entries of a queue by the minute they came, so that the oldest is known without looking at any. There are at most
-// maxAgeSteps steps: when there would be more, those that are close together for their age become one. Steps are aligned intervals of 1, 2, 4,
-// 8, ... minutes, none overlaps another, so that what was counted in one finds it again.
+// ages counts the entries of a queue by the minute they came, so that the oldest is known without looking at any.
+// There are at most maxAgeSteps steps: when there would be more, those that are close together for their age become
+// one. Steps are aligned intervals of 1, 2, 4, 8, ... minutes, none overlaps another, so that what was counted in one
+// finds it again.
 type ages struct{ steps []ageStep }
 
 type ageStep struct {
@@ -213,7 +217,8 @@ func (a *ages) find(m uint32) int {
 	return -1
 }
 
-// merge makes one step of two neighbours, those whose joint interval is shortest for its age, and of all others in that interval.
+// merge makes one step of two neighbours, those whose joint interval is shortest for its age, and of all others in
+// that interval.
 func (a *ages) merge() {
 	last := a.steps[len(a.steps)-1]
 	now := float64(last.start) + float64(uint32(1)<<last.level)

@@ -11,7 +11,8 @@ import (
 
 // Kinds of records. Numbers are stable: journals hold them.
 //
-// A record says what an entry is afterwards, not what to add to it, so that replaying records over a newer state ends in the same state.
+// A record says what an entry is afterwards, not what to add to it, so that replaying records over a newer state ends
+// in the same state.
 const (
 	// KindAccepted brings a message with its body. All of its entries are claimed by whoever was handed it.
 	KindAccepted journal.Kind = iota + 1
@@ -21,7 +22,8 @@ const (
 	KindClaimed
 	// KindSettled: entries became final by a decision, not by an attempt.
 	KindSettled
-	// KindHeld, KindReleased, KindRescheduled: an operator or a rule stopped entries, let them go on, moved their due time.
+	// KindHeld, KindReleased, KindRescheduled: an operator or a rule stopped entries, let them go on, moved their due
+	// time.
 	KindHeld
 	KindReleased
 	KindRescheduled
@@ -33,9 +35,11 @@ const (
 	KindReported
 	// KindInterrupted: the process died while entries were claimed.
 	KindInterrupted
-	// KindMoved is a message with its body and the whole state of its entries, copied forward so that its old extent can go.
+	// KindMoved is a message with its body and the whole state of its entries, copied forward so that its old extent
+	// can go.
 	KindMoved
-	// KindCarried is the whole state of a message's entries, copied forward so that an extent with older records of it can go.
+	// KindCarried is the whole state of a message's entries, copied forward so that an extent with older records of
+	// it can go.
 	KindCarried
 )
 
@@ -64,7 +68,8 @@ type Record struct {
 	Changes []Change // one for each entry it is about; none for accepted
 	Try     Try      // attempted
 
-	// Reported: the message that tells the sender, zero if none was made, and whether it tells of a delay, not of a final outcome.
+	// Reported: the message that tells the sender, zero if none was made, and whether it tells of a delay, not of a
+	// final outcome.
 	Report message.ID
 	Delay  bool
 
@@ -82,9 +87,10 @@ type Try struct {
 	Connection string
 }
 
-// Change is what a record says of one entry. Records that tell people something (attempted, settled, held, released, rescheduled,
-// interrupted) have Recipient and Queue, and the parts of Message that events need: ID, Tenant, Stream, Received, Session, From
-// (its Path), Size, Report, HeaderFrom, MessageID. For all other kinds only Message.ID and Index name the entry.
+// Change is what a record says of one entry. Records that tell people something (attempted, settled, held, released,
+// rescheduled, interrupted) have Recipient and Queue, and the parts of Message that events need: ID, Tenant, Stream,
+// Received, Session, From (its Path), Size, Report, HeaderFrom, MessageID. For all other kinds only Message.ID and
+// Index name the entry.
 type Change struct {
 	Message   *Message // not whole: has no recipients
 	Index     int
@@ -168,7 +174,7 @@ func appendRecord(b []byte, r *Record) []byte {
 		}
 	}
 	b = appendUint(b, uint64(groups))
-	fields := kindFields[r.Kind]
+	fields, limit := kindFields[r.Kind], textLimit(len(r.Changes))
 	for i := 0; i < len(r.Changes); {
 		n := 1
 		for i+n < len(r.Changes) && r.Changes[i+n].Message == r.Changes[i].Message {
@@ -182,13 +188,17 @@ func appendRecord(b []byte, r *Record) []byte {
 			if k > 0 {
 				before = &r.Changes[i+k-1].Result
 			}
-			b = appendChange(b, &r.Changes[i+k], fields, before, maxText)
+			b = appendChange(b, &r.Changes[i+k], fields, before, limit)
 		}
 		b = endFrame(b, start)
 		i += n
 	}
 	return b
 }
+
+// textLimit is where texts of a change are cut in a record of n changes, so that the record stays well below what the
+// journal takes. A change has up to 14 texts.
+func textLimit(n int) int { return min(maxText, max(16, journal.MaxMeta/2/16/max(n, 1))) }
 
 func appendBool(b []byte, v bool) []byte {
 	if v {
@@ -201,8 +211,9 @@ func appendTry(b []byte, t *Try) []byte {
 	start := len(b)
 	b = appendTime(b, t.Started)
 	b = appendTime(b, t.Ended)
-	for _, d := range [...]time.Duration{t.Timings.DNS, t.Timings.Connect, t.Timings.Greeting, t.Timings.Mail, t.Timings.Data,
-		t.Timings.Final} {
+	for _, d := range [...]time.Duration{
+		t.Timings.DNS, t.Timings.Connect, t.Timings.Greeting, t.Timings.Mail, t.Timings.Data, t.Timings.Final,
+	} {
 		b = appendInt(b, d.Microseconds())
 	}
 	b = appendInt(b, t.Bytes)
@@ -214,8 +225,9 @@ func appendTry(b []byte, t *Try) []byte {
 func (d *decoder) try() (t Try) {
 	f := d.frame()
 	t.Started, t.Ended = f.time(), f.time()
-	for _, p := range [...]*time.Duration{&t.Timings.DNS, &t.Timings.Connect, &t.Timings.Greeting, &t.Timings.Mail,
-		&t.Timings.Data, &t.Timings.Final} {
+	for _, p := range [...]*time.Duration{
+		&t.Timings.DNS, &t.Timings.Connect, &t.Timings.Greeting, &t.Timings.Mail, &t.Timings.Data, &t.Timings.Final,
+	} {
 		*p = time.Duration(f.int()) * time.Microsecond
 	}
 	t.Bytes, t.Reused, t.Connection = f.int(), f.octet()&1 != 0, f.string()
@@ -384,7 +396,8 @@ func DecodeRecord(kind journal.Kind, meta []byte) (Record, error) {
 	return r, err
 }
 
-// Decode reads one record into r, reusing r's memory: what Changes held before becomes invalid, Message and strings stay valid.
+// Decode reads one record into r, reusing r's memory: what Changes held before becomes invalid, Message and strings
+// stay valid.
 func (r *Record) Decode(kind journal.Kind, meta []byte) error {
 	*r = Record{Kind: kind, Changes: r.Changes[:0], partial: r.partial[:0]}
 	if int(kind) >= len(kindNames) || kind == 0 {

@@ -32,10 +32,11 @@ var (
 
 func wholeMessage() *Message {
 	return &Message{
-		ID: anID, Tenant: "acme", Stream: "bulk", Received: noon, Expires: noon.Add(72 * time.Hour), DelayNotice: noon.Add(4 * time.Hour),
+		ID: anID, Tenant: "acme", Stream: "bulk", Received: noon,
+		Expires: noon.Add(72 * time.Hour), DelayNotice: noon.Add(4 * time.Hour),
 		Session: "s1", Listener: "relay", Client: "192.0.2.1", Hello: "app.example", Protocol: "ESMTP",
-		From: smtp.Sender{Path: smtp.Path{Local: "a", Domain: "sender.example"}, Size: 1000, Body: smtp.Body8BitMIME, UTF8: true,
-			Return: smtp.ReturnHeaders, EnvelopeID: "env"},
+		From: smtp.Sender{Path: smtp.Path{Local: "a", Domain: "sender.example"}, Size: 1000,
+			Body: smtp.Body8BitMIME, UTF8: true, Return: smtp.ReturnHeaders, EnvelopeID: "env"},
 		Size: 12345, EightBit: true, DotLine: true, HeaderUTF8: true, Report: true,
 		Recipients: []smtp.Recipient{
 			{Path: smtp.Path{Local: "b", Domain: "rcpt.example"}},
@@ -57,9 +58,9 @@ func told() *Message {
 func wholeResult() Result {
 	return Result{
 		Outcome: Deferred, Reason: event.Greylisted, Class: event.ClassMailboxFull,
-		Reply: smtp.Reply{Code: 451, Enhanced: smtp.EnhancedCode{Class: 4, Subject: 7, Detail: 1}, Text: "come\nback"}, Phase: "RCPT",
-		Host: "mx1.rcpt.example", Addr: netip.MustParseAddrPort("[2001:db8::1]:25"), Site: "rcpt", Source: "out1", TLS: "TLS1.3",
-		RemoteDSN: true, Explanation: "greylisted", NextDue: noon.Add(time.Hour),
+		Reply: smtp.Reply{Code: 451, Enhanced: smtp.EnhancedCode{Class: 4, Subject: 7, Detail: 1}, Text: "come\nback"},
+		Phase: "RCPT", Host: "mx1.rcpt.example", Addr: netip.MustParseAddrPort("[2001:db8::1]:25"), Site: "rcpt",
+		Source: "out1", TLS: "TLS1.3", RemoteDSN: true, Explanation: "greylisted", NextDue: noon.Add(time.Hour),
 	}
 }
 
@@ -71,29 +72,39 @@ func sampleRecords() []Record {
 	id := &Message{ID: anID}
 	v4 := wholeResult()
 	v4.Addr = netip.MustParseAddrPort("192.0.2.9:2525")
-	full := Change{Message: id, Index: 1, State: Claimed, Due: noon, Attempts: 3, LastAttempt: noon.Add(-time.Hour), Result: v4,
-		HoldReason: "why", Interrupted: 2, DelayReported: true, Wish: WishFinish, WishResult: Result{Outcome: Cancelled, Reason: event.Operator}}
+	full := Change{
+		Message: id, Index: 1, State: Claimed, Due: noon, Attempts: 3, LastAttempt: noon.Add(-time.Hour), Result: v4,
+		HoldReason: "why", Interrupted: 2, DelayReported: true, Wish: WishFinish,
+		WishResult: Result{Outcome: Cancelled, Reason: event.Operator},
+	}
 	return []Record{
 		{Kind: KindAccepted, Time: noon, Message: wholeMessage()},
-		{Kind: KindAttempted, Time: noon, Try: Try{Started: noon.Add(-time.Second), Ended: noon, Bytes: 99, Reused: true, Connection: "c1",
-			Timings: Timings{DNS: time.Millisecond, Connect: 2 * time.Millisecond, Greeting: 3 * time.Millisecond, Mail: 4 * time.Millisecond,
-				Data: 5 * time.Millisecond, Final: 6 * time.Millisecond}},
-			Changes: []Change{
-				{Message: m, Index: 0, Recipient: b, Queue: plain, State: Waiting, Due: noon.Add(time.Hour), Attempts: 1, Result: wholeResult()},
-				{Message: m, Index: 1, Recipient: ue, Queue: foreign, State: Waiting, Due: noon.Add(time.Hour), Attempts: 7, Result: wholeResult()},
-			}},
+		{Kind: KindAttempted, Time: noon, Try: Try{
+			Started: noon.Add(-time.Second), Ended: noon, Bytes: 99, Reused: true, Connection: "c1",
+			Timings: Timings{
+				DNS: time.Millisecond, Connect: 2 * time.Millisecond, Greeting: 3 * time.Millisecond,
+				Mail: 4 * time.Millisecond, Data: 5 * time.Millisecond, Final: 6 * time.Millisecond,
+			},
+		}, Changes: []Change{
+			{Message: m, Index: 0, Recipient: b, Queue: plain, State: Waiting, Due: noon.Add(time.Hour), Attempts: 1,
+				Result: wholeResult()},
+			{Message: m, Index: 1, Recipient: ue, Queue: foreign, State: Waiting, Due: noon.Add(time.Hour), Attempts: 7,
+				Result: wholeResult()},
+		}},
 		{Kind: KindClaimed, Time: noon, Changes: []Change{{Message: id, Index: 0, Due: noon}, {Message: other, Index: 300}}},
 		{Kind: KindSettled, Time: noon, Changes: []Change{{Message: m, Index: 0, Recipient: b, Queue: plain, Attempts: 4,
 			Result: Result{Outcome: Expired, Reason: event.Aged}}}},
-		{Kind: KindHeld, Time: noon, Changes: []Change{{Message: m, Index: 0, Recipient: b, Queue: plain, HoldReason: "by me"}}},
+		{Kind: KindHeld, Time: noon, Changes: []Change{
+			{Message: m, Index: 0, Recipient: b, Queue: plain, HoldReason: "by me"}}},
 		{Kind: KindReleased, Time: noon, Changes: []Change{{Message: m, Index: 0, Recipient: b, Queue: plain, Due: noon}}},
-		{Kind: KindRescheduled, Time: noon, Changes: []Change{{Message: m, Index: 0, Recipient: b, Queue: plain, Due: noon}}},
+		{Kind: KindRescheduled, Time: noon, Changes: []Change{
+			{Message: m, Index: 0, Recipient: b, Queue: plain, Due: noon}}},
 		{Kind: KindReturned, Time: noon, Changes: []Change{{Message: id, Index: 0, Due: noon}}},
 		{Kind: KindWished, Time: noon, Changes: []Change{{Message: id, Index: 0, Wish: WishHold, HoldReason: "later"},
 			{Message: id, Index: 1, Wish: WishFinish, WishResult: Result{Outcome: Cancelled}}, {Message: other}}},
 		{Kind: KindReported, Time: noon, Report: message.ID{7}, Delay: true, Changes: []Change{{Message: id, Index: 0}}},
-		{Kind: KindInterrupted, Time: noon, Changes: []Change{{Message: m, Index: 0, Recipient: b, Queue: plain, Due: noon, Attempts: 2,
-			Interrupted: 1}}},
+		{Kind: KindInterrupted, Time: noon, Changes: []Change{
+			{Message: m, Index: 0, Recipient: b, Queue: plain, Due: noon, Attempts: 2, Interrupted: 1}}},
 		{Kind: KindMoved, Time: noon, Message: wholeMessage(), Changes: []Change{full}},
 		{Kind: KindCarried, Time: noon, Changes: []Change{full, {Message: other}}},
 	}
@@ -177,7 +188,8 @@ func TestRecordsCut(t *testing.T) {
 		meta := appendRecord(nil, &r)
 		for n := range len(meta) {
 			got, err := DecodeRecord(r.Kind, meta[:n])
-			if err == nil && n > 8 && len(got.Changes) == len(r.Changes) && (r.Message == nil || got.Message != nil) && len(r.Changes) > 0 {
+			whole := len(got.Changes) == len(r.Changes) && (r.Message == nil || got.Message != nil)
+			if err == nil && n > 8 && whole && len(r.Changes) > 0 {
 				t.Errorf("%s cut at %d of %d reads whole", KindName(r.Kind), n, len(meta))
 			}
 		}
@@ -209,7 +221,8 @@ func TestUnknownFieldsAreSkipped(t *testing.T) {
 // Long texts are cut in records, and more in the index.
 func TestTextsAreCut(t *testing.T) {
 	t.Parallel()
-	r := Result{Outcome: Deferred, Reply: smtp.Reply{Code: 450, Text: strings.Repeat("x", 5000)}, Explanation: strings.Repeat("y", 5000)}
+	long := strings.Repeat("x", 5000)
+	r := Result{Outcome: Deferred, Reply: smtp.Reply{Code: 450, Text: long}, Explanation: long}
 	for _, limit := range []int{maxText, maxIndexText} {
 		d := decoder{s: string(appendResult(nil, &r, limit))}
 		if got := d.result(); len(got.Reply.Text) != limit || len(got.Explanation) != limit {
@@ -249,7 +262,9 @@ func FuzzParseEntryID(f *testing.F) {
 
 func TestQueueKeysOfIndex(t *testing.T) {
 	t.Parallel()
-	points := []duePoint{{}, {due: -5, id: anID, index: 1}, {due: 5}, {due: 5, id: anID}, {due: 5, id: anID, index: 1 << 31}, lastPoint}
+	points := []duePoint{
+		{}, {due: -5, id: anID, index: 1}, {due: 5}, {due: 5, id: anID}, {due: 5, id: anID, index: 1 << 31}, lastPoint,
+	}
 	for _, key := range []QueueKey{{"", "x"}, {"t", "[192.0.2.1]"}, {"tenant", "rcpt.example"}} {
 		var before []byte
 		for _, s := range []State{Waiting, Claimed, Held} {

@@ -137,12 +137,16 @@ func TestAcceptRefuses(t *testing.T) {
 	body := smtp.BodyOf([]byte("x\r\n"))
 	defer body.Release()
 	for name, change := range map[string]func(*Message){
-		"no id":           func(m *Message) { m.ID = [12]byte{} },
-		"no recipients":   func(m *Message) { m.Recipients, m.Queues = nil, nil },
-		"too few queues":  func(m *Message) { m.Queues = nil },
-		"a queue unnamed": func(m *Message) { m.Queues[0].Domain = "" },
-		"NUL in a domain": func(m *Message) { m.Queues[0].Domain = "a\x00b" },
-		"NUL in a tenant": func(m *Message) { m.Queues[0].Tenant = "a\x00b" },
+		"no id": func(m *Message) { m.ID = [12]byte{} },
+		"too many recipients": func(m *Message) {
+			m.Recipients, m.Queues = make([]smtp.Recipient, MaxRecipients+1), make([]QueueKey, MaxRecipients+1)
+		},
+		"too large an envelope": func(m *Message) { m.Hello = strings.Repeat("x", maxEnvelope) },
+		"no recipients":         func(m *Message) { m.Recipients, m.Queues = nil, nil },
+		"too few queues":        func(m *Message) { m.Queues = nil },
+		"a queue unnamed":       func(m *Message) { m.Queues[0].Domain = "" },
+		"NUL in a domain":       func(m *Message) { m.Queues[0].Domain = "a\x00b" },
+		"NUL in a tenant":       func(m *Message) { m.Queues[0].Tenant = "a\x00b" },
 	} {
 		m := r.message("a.example")
 		change(m)
@@ -188,14 +192,17 @@ func TestDueNotices(t *testing.T) {
 	for range 3 {
 		ms = append(ms, r.accept(r.message("a.example")))
 	}
-	for i, step := range []struct{ due, want time.Duration }{{2 * time.Hour, 2 * time.Hour}, {3 * time.Hour, 0}, {time.Hour, time.Hour}} {
+	for i, step := range []struct{ due, want time.Duration }{
+		{2 * time.Hour, 2 * time.Hour}, {3 * time.Hour, 0}, {time.Hour, time.Hour},
+	} {
 		r.settle(r.taken(ms[i]), deferred(now.Add(step.due)))
 		if got := heard(); step.want == 0 && !got.IsZero() || step.want != 0 && micros(got) != micros(now.Add(step.want)) {
 			t.Errorf("due in %v: heard %v", step.due, got.Sub(now))
 		}
 	}
 	r.checkpoint()
-	if n, err := r.spool.Reschedule(context.Background(), Filter{Domain: "a.example"}, now.Add(time.Minute)); n != 3 || err != nil {
+	n, err := r.spool.Reschedule(context.Background(), Filter{Domain: "a.example"}, now.Add(time.Minute))
+	if n != 3 || err != nil {
 		t.Fatal(n, err)
 	}
 	if got := heard(); micros(got) != micros(now.Add(time.Minute)) {
@@ -255,7 +262,9 @@ func TestOldestOfQueues(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	t.Parallel()
-	_, err := Open(context.Background(), Options{PendingBytes: -1, MoveRate: -1, IndexMemtable: 1, Interrupted: []time.Duration{-1}})
+	_, err := Open(context.Background(), Options{
+		PendingBytes: -1, MoveRate: -1, IndexMemtable: 1, Interrupted: []time.Duration{-1},
+	})
 	for _, want := range []string{"directory", "journal", "pending", "move rate", "memtable", "negative"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not tell of %s", err, want)

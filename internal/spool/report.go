@@ -9,12 +9,13 @@ import (
 	"github.com/godwit-mta/godwit/smtp"
 )
 
-// reportRest is how long a failure waits for other entries of its message that are in flight, to share a report with them.
+// reportRest is how long a failure waits for other entries of its message that are in flight, to share a report with
+// them.
 const reportRest = 30 * time.Second
 
-// Unreported returns up to limit messages whose senders are to be told of final entries, those waiting longest first. A message is ready
-// when none of its entries is in flight, or its first failure is older than 30 s. What it returns comes again until
-// AcceptReport took it, so that nothing is forgotten over a crash.
+// Unreported returns up to limit messages whose senders are to be told of final entries, those waiting longest first.
+// A message is ready when none of its entries is in flight, or its first failure is older than 30 s. What it returns
+// comes again until AcceptReport took it, so that nothing is forgotten over a crash.
 func (s *Spool) Unreported(now time.Time, limit int) ([]Report, error) {
 	var reports []Report
 	for _, id := range s.unreportedIDs(micros(now), limit) {
@@ -60,16 +61,18 @@ func (s *Spool) unreportedIDs(now int64, limit int) []message.ID {
 	return ids
 }
 
-// AcceptReport takes responsibility for a report to the sender of about, as Accept does, and notes in the same breath that the final
-// entries with these indices are reported. After a crash both have happened or neither. A nil dsn means that nobody can or must be told; body is
-// nil then. ErrStale: one of the entries is not to be reported, or was by somebody else; nothing happened.
+// AcceptReport takes responsibility for a report to the sender of about, as Accept does, and notes in the same breath
+// that the final entries with these indices are reported. After a crash both have happened or neither. A nil dsn
+// means that nobody can or must be told; body is nil then. ErrStale: one of the entries is not to be reported, or was
+// by somebody else; nothing happened.
 func (s *Spool) AcceptReport(ctx context.Context, dsn *Message, body *smtp.Body, about *Message, indices []int) error {
 	return s.acceptReport(ctx, dsn, body, about, indices, false)
 }
 
-// AcceptDelayNotice is AcceptReport for entries that are not final: it notes that the sender was told of the delay. ErrStale: one
-// of the entries is final, or its delay was reported before.
-func (s *Spool) AcceptDelayNotice(ctx context.Context, dsn *Message, body *smtp.Body, about *Message, indices []int) error {
+// AcceptDelayNotice is AcceptReport for entries that are not final: it notes that the sender was told of the delay.
+// ErrStale: one of the entries is final, or its delay was reported before.
+func (s *Spool) AcceptDelayNotice(ctx context.Context, dsn *Message, body *smtp.Body, about *Message,
+	indices []int) error {
 	return s.acceptReport(ctx, dsn, body, about, indices, true)
 }
 

@@ -108,7 +108,8 @@ func TestReportsAreShared(t *testing.T) {
 	if es := r.taken(dsn); len(es) != 1 || es[0].State != Claimed {
 		t.Errorf("the report was not handed over: %v", es)
 	}
-	if err := r.spool.AcceptReport(context.Background(), nil, nil, got[0].Message, []int{0, 1}); !errors.Is(err, ErrStale) {
+	err = r.spool.AcceptReport(context.Background(), nil, nil, got[0].Message, []int{0, 1})
+	if !errors.Is(err, ErrStale) {
 		t.Errorf("a second report: %v", err)
 	}
 	r.reopen()
@@ -170,7 +171,8 @@ func TestAgingAndDelayNotice(t *testing.T) {
 		t.Errorf("the notice is asked for again after a restart: %v", got)
 	}
 	f := Filter{Entries: []EntryID{{m.ID, 0}, {m.ID, 1}, {m.ID, 2}}}
-	if n, err := r.spool.Finish(context.Background(), f, Result{Outcome: Expired, Reason: event.Aged}); n != 2 || err != nil {
+	tooOld := Result{Outcome: Expired, Reason: event.Aged}
+	if n, err := r.spool.Finish(context.Background(), f, tooOld); n != 2 || err != nil {
 		t.Errorf("%d expired, %v; what is held does not expire", n, err)
 	}
 	if got := aging(73 * time.Hour); got[0] || got[1] {
@@ -183,7 +185,8 @@ func TestAgingAndDelayNotice(t *testing.T) {
 		t.Errorf("a released entry does not age: %v", got)
 	}
 	reports, err := r.spool.Unreported(now.Add(time.Hour), 10)
-	if err != nil || len(reports) != 1 || len(reports[0].Entries) != 2 || reports[0].Entries[0].Last.Reply.Text != "later" {
+	if err != nil || len(reports) != 1 || len(reports[0].Entries) != 2 ||
+		reports[0].Entries[0].Last.Reply.Text != "later" {
 		t.Errorf("the report lacks the last words of the remote: %+v %v", reports, err)
 	}
 	r.sums()

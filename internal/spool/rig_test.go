@@ -57,7 +57,10 @@ func (r *rig) Due(key QueueKey, at time.Time) {
 // newRig opens a spool in memory; change may set options.
 func newRig(t testing.TB, fs vfs.FS, change func(*rig)) *rig {
 	r := &rig{TB: t, fs: fs, ids: message.NewIDs(nil), segment: 1 << 20}
-	r.opts = Options{Dir: "/spool", FS: fs, IndexMemtable: 256 << 10, IndexCache: 1 << 20, Fatal: func(err error) { t.Errorf("fatal: %v", err) }}
+	r.opts = Options{
+		Dir: "/spool", FS: fs, IndexMemtable: 256 << 10, IndexCache: 1 << 20,
+		Fatal: func(err error) { t.Errorf("fatal: %v", err) },
+	}
 	if change != nil {
 		change(r)
 	}
@@ -176,7 +179,9 @@ func bounced() Result {
 	return Result{Outcome: Bounced, Reason: event.RemoteRefused, Reply: smtp.Reply{Code: 550, Text: "no"}, Host: "mx"}
 }
 func deferred(due time.Time) Result {
-	return Result{Outcome: Deferred, Reason: event.RemoteDeferred, Reply: smtp.Reply{Code: 451, Text: "later"}, NextDue: due}
+	return Result{
+		Outcome: Deferred, Reason: event.RemoteDeferred, Reply: smtp.Reply{Code: 451, Text: "later"}, NextDue: due,
+	}
 }
 
 // settle settles entries of one message, all with one result, and waits until that is durable.
@@ -268,7 +273,7 @@ func (r *rig) sums() Stats {
 		if got.Waiting != want.Waiting || got.Claimed != want.Claimed || got.Held != want.Held {
 			r.Errorf("queue %s is %+v, want %+v", got.Key, got, want)
 		}
-		if want.Waiting > 0 && (got.NextDue.After(want.NextDue) || got.NextDue.IsZero()) || want.Waiting == 0 && !got.NextDue.IsZero() {
+		if got.NextDue.IsZero() != (want.Waiting == 0) || got.NextDue.After(want.NextDue) {
 			r.Errorf("queue %s is due at %v, want %v", got.Key, got.NextDue, want.NextDue)
 		}
 		if got.Oldest.After(want.Oldest) {

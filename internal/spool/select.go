@@ -69,8 +69,8 @@ type candidate struct {
 	index int // -1: all
 }
 
-// candidates gives what a filter may select, as of now: each message that is there at the beginning and the end comes once, queue by
-// queue in the order of state and due time if the filter names queues, in the order of ids otherwise.
+// candidates gives what a filter may select, as of now: each message that is there at the beginning and the end comes
+// once, queue by queue in the order of state and due time if the filter names queues, in the order of ids otherwise.
 // after is where to go on.
 func (s *Spool) candidates(ctx context.Context, f *Filter, after EntryID) iter.Seq2[candidate, error] {
 	switch {
@@ -211,7 +211,8 @@ func (s *Spool) placeInQueue(id EntryID) ([]byte, error) {
 	return queueKeyOf(nil, e.Entry.Queue(), e.State, e.point()), nil
 }
 
-// cut makes an iterator over the index such that every message is seen by snapshot, which is called with mu held, or by the iterator.
+// cut makes an iterator over the index such that every message is seen by snapshot, which is called with mu held, or
+// by the iterator.
 func (s *Spool) cut(snapshot func()) (*pebble.Iterator, error) {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
@@ -273,8 +274,8 @@ func (s *Spool) view(id message.ID) (*msg, error) {
 	return s.fetch(id)
 }
 
-// Message returns a message and copies of its entries: those that are not final, and final ones that were not reported yet.
-// ErrNotFound: it is not here, or not any more.
+// Message returns a message and copies of its entries: those that are not final, and final ones that were not
+// reported yet. ErrNotFound: it is not here, or not any more.
 func (s *Spool) Message(_ context.Context, id message.ID) (*Message, []*Entry, error) {
 	m, err := s.view(id)
 	if err != nil {
@@ -289,9 +290,10 @@ func (s *Spool) Message(_ context.Context, id message.ID) (*Message, []*Entry, e
 	return m.Message, entries, nil
 }
 
-// Entries gives copies of the entries that a filter selects, each as it is when it is given, up to limit; 0: all. If the filter names
-// a queue, tenant or domain they come queue by queue, waiting ones by due time, then claimed, then held ones; otherwise by
-// id. after, if not zero, is the last entry of the page before; if it has gone from its queue meanwhile, the error is ErrNotFound.
+// Entries gives copies of the entries that a filter selects, each as it is when it is given, up to limit; 0: all. If
+// the filter names a queue, tenant or domain they come queue by queue, waiting ones by due time, then claimed, then
+// held ones; otherwise by id. after, if not zero, is the last entry of the page before; if it has gone from its queue
+// meanwhile, the error is ErrNotFound.
 func (s *Spool) Entries(ctx context.Context, f Filter, limit int, after EntryID) iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
 		n := 0

@@ -8,12 +8,14 @@ import (
 
 type kind = journal.Kind
 
-// Settle writes what an attempt did to its entries. They change at once in memory; done, if not nil, is told when that is durable, or
-// ErrFailed. done is called by the journal's committer: it must be quick and must not block. Until then the attempt counts as in
-// flight: after a crash its entries rest and are tried again. The record rides with the next sync, at most 10 ms later.
+// Settle writes what an attempt did to its entries. They change at once in memory; done, if not nil, is told when
+// that is durable, or ErrFailed. done is called by the journal's committer: it must be quick and must not block.
+// Until then the attempt counts as in flight: after a crash its entries rest and are tried again. The record rides
+// with the next sync, at most 10 ms later.
 //
-// An entry with the outcome None goes back untried. A Deferred entry that was to be held or cancelled meanwhile is. Entries that are not claimed
-// are passed over. If the spool has failed, nothing changes and done is told so: the entries stay in flight.
+// An entry with the outcome None goes back untried. A Deferred entry that was to be held or cancelled meanwhile is.
+// Entries that are not claimed are passed over. If the spool has failed, nothing changes and done is told so: the
+// entries stay in flight.
 func (s *Spool) Settle(a *Attempt, done func(error)) {
 	o := s.begin()
 	o.batch.Lazy = true
@@ -65,8 +67,8 @@ func (s *Spool) outcomes(o *op, a *Attempt, now time.Time) {
 	}
 }
 
-// claimedEntry takes an entry that is claimed, for one change; nil if it is not, or was taken already. m may say which message it
-// likely is. mu is held.
+// claimedEntry takes an entry that is claimed, for one change; nil if it is not, or was taken already. m may say
+// which message it likely is. mu is held.
 func (s *Spool) claimedEntry(m *msg, given *Entry) *entry {
 	if m == nil || given.Message.ID != m.ID {
 		if m = s.mu.msgs[given.Message.ID]; m == nil {

@@ -28,11 +28,11 @@ type Spool struct {
 
 	// turn is held by whoever writes the index or removes extents.
 	turn sync.Mutex
-	// gate is held for reading from the moment the index is read until the message is in the overlay, and for writing while
-	// messages leave the overlay, so that nobody takes a stale state for the current one.
+	// gate is held for reading from the moment the index is read until the message is in the overlay, and for writing
+	// while messages leave the overlay, so that nobody takes a stale state for the current one.
 	gate sync.RWMutex
-	// order is held while a change is made in memory and handed to the journal, so that the journal tells changes of one entry in
-	// the order they were made.
+	// order is held while a change is made in memory and handed to the journal, so that the journal tells changes of
+	// one entry in the order they were made.
 	order sync.Mutex
 
 	mu struct {
@@ -70,8 +70,8 @@ type Spool struct {
 	synced    journal.Position // watermark that is on stable storage; guarded by turn
 }
 
-// SetSink says who takes fresh messages and wants to know of due times; once, before the first Accept. What is due already is
-// told by Queues.
+// SetSink says who takes fresh messages and wants to know of due times; once, before the first Accept. What is due
+// already is told by Queues.
 func (s *Spool) SetSink(k Sink) { s.sink.Store(&k) }
 
 // Err returns why the spool takes and gives nothing any more, nil while it works. Failed is closed when that happens.
@@ -84,8 +84,8 @@ func (s *Spool) Err() error {
 // Failed is closed when the journal or the index failed.
 func (s *Spool) Failed() <-chan struct{} { return s.failed }
 
-// fail stops everything: nothing is accepted, claimed or settled any more. What is in flight stays in flight for the rest of
-// this process, so that nothing is delivered twice.
+// fail stops everything: nothing is accepted, claimed or settled any more. What is in flight stays in flight for the
+// rest of this process, so that nothing is delivered twice.
 func (s *Spool) fail(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,8 +143,8 @@ func (s *Spool) begin() *op {
 	return o
 }
 
-// end gives an op back to the pool. What records and changes refer to stays reachable until they are used again: little, and cheaper
-// than clearing them each time.
+// end gives an op back to the pool. What records and changes refer to stays reachable until they are used again:
+// little, and cheaper than clearing them each time.
 func (s *Spool) end(o *op) {
 	clear(o.msgs)
 	clear(o.batch.Records)
@@ -217,8 +217,8 @@ func (o *op) encode() {
 	}
 }
 
-// submit makes the change in memory and hands it to the journal. order and mu are held; both are released. It returns what the
-// sink is to be told. If o.waited is not set, o must not be used any more.
+// submit makes the change in memory and hands it to the journal. order and mu are held; both are released. It returns
+// what the sink is to be told. If o.waited is not set, o must not be used any more.
 func (s *Spool) submit(o *op) []dueNotice {
 	s.perform(o)
 	s.mu.begun++

@@ -8,8 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Stats is what the spool holds and has done. Entries are counted since the spool was made; after an index had to be rebuilt, since the
-// oldest record of the journal. At any time Accepted = Settled() + Queued().
+// Stats is what the spool holds and has done. Entries are counted since the spool was made; after an index had to be
+// rebuilt, since the oldest record of the journal. At any time Accepted = Settled() + Queued().
 type Stats struct {
 	Accepted   uint64
 	Delivered  uint64
@@ -40,7 +40,8 @@ func (s Stats) Settled() uint64 {
 	return s.Delivered + s.Bounced + s.Expired + s.Suppressed + s.Cancelled
 }
 
-// Stats returns the numbers of this moment. Those of entries belong together; those of space may be a little older or newer.
+// Stats returns the numbers of this moment. Those of entries belong together; those of space may be a little older or
+// newer.
 func (s *Spool) Stats() Stats {
 	var st Stats
 	for _, e := range s.journal.Extents() {
@@ -121,8 +122,9 @@ func (m *metrics) register(s *Spool, reg prometheus.Registerer) error {
 	if reg == nil {
 		return nil
 	}
-	for _, c := range []prometheus.Collector{m.checkpoints, m.written, m.removedBytes, m.movedBytes, m.carries, m.interrupts,
-		&collector{spool: s}} {
+	for _, c := range []prometheus.Collector{
+		m.checkpoints, m.written, m.removedBytes, m.movedBytes, m.carries, m.interrupts, &collector{spool: s},
+	} {
 		if err := reg.Register(c); err != nil {
 			return fmt.Errorf("spool: %w", err)
 		}
@@ -147,7 +149,8 @@ var (
 	acceptedDesc = prometheus.NewDesc("godwit_spool_accepted_entries_total",
 		"Recipients taken responsibility for.", nil, nil)
 	finalDesc = prometheus.NewDesc("godwit_spool_final_entries_total",
-		"Entries that came to their end, by outcome. A lasting rise of bounced or expired ones means bad lists or blocked delivery.",
+		"Entries that came to their end, by outcome. A lasting rise of bounced or expired ones means bad lists or blocked "+
+			"delivery.",
 		[]string{"outcome"}, nil)
 	entriesDesc = prometheus.NewDesc("godwit_spool_entries",
 		"Entries in the spool, by state. A lasting rise of waiting ones means that mail is not taken as fast as it comes.",
@@ -166,8 +169,9 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{acceptedDesc, finalDesc, entriesDesc, unreportedDesc, queuesDesc, overlayDesc, bodiesDesc,
-		liveDesc} {
+	for _, d := range []*prometheus.Desc{
+		acceptedDesc, finalDesc, entriesDesc, unreportedDesc, queuesDesc, overlayDesc, bodiesDesc, liveDesc,
+	} {
 		ch <- d
 	}
 }
@@ -182,8 +186,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), labels...)
 	}
 	count(acceptedDesc, st.Accepted)
-	final := map[Outcome]uint64{Delivered: st.Delivered, Bounced: st.Bounced, Expired: st.Expired, Suppressed: st.Suppressed,
-		Cancelled: st.Cancelled}
+	final := map[Outcome]uint64{
+		Delivered: st.Delivered, Bounced: st.Bounced, Expired: st.Expired, Suppressed: st.Suppressed,
+		Cancelled: st.Cancelled,
+	}
 	for o, n := range final {
 		count(finalDesc, n, o.String())
 	}

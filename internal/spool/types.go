@@ -75,15 +75,16 @@ func (k QueueKey) Compare(o QueueKey) int {
 	return strings.Compare(k.Domain, o.Domain)
 }
 
-// Message is what was accepted, without its bytes. It is immutable from Accept on and may be read by any number of goroutines.
+// Message is what was accepted, without its bytes. It is immutable from Accept on and may be read by any number of
+// goroutines.
 type Message struct {
 	ID       message.ID
 	Tenant   string    // owner
 	Stream   string    // lane of the tenant
 	Received time.Time // when it was accepted
 	Expires  time.Time // when delivery is given up; zero: never
-	// DelayNotice is when the sender is to be told of a delay, once per entry that waits then; zero: never. It counts for
-	// recipients whose NOTIFY asks for it or is absent (RFC 3461, 4.1).
+	// DelayNotice is when the sender is to be told of a delay, once per entry that waits then; zero: never. It counts
+	// for recipients whose NOTIFY asks for it or is absent (RFC 3461, 4.1).
 	DelayNotice time.Time
 
 	// Where it came from.
@@ -149,8 +150,8 @@ const (
 )
 
 var outcomeNames = [...]string{
-	None: "none", Delivered: "delivered", Deferred: "deferred", Bounced: "bounced", Expired: "expired", Suppressed: "suppressed",
-	Cancelled: "cancelled",
+	None: "none", Delivered: "delivered", Deferred: "deferred", Bounced: "bounced", Expired: "expired",
+	Suppressed: "suppressed", Cancelled: "cancelled",
 }
 
 // Outcomes returns all outcomes but None, in order.
@@ -172,8 +173,8 @@ func (o Outcome) Final() bool { return o == Delivered || o >= Bounced && int(o) 
 // MarshalText implements [encoding.TextMarshaler].
 func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
-// Result is what one attempt did to one entry. The last one is kept with the entry. Texts are bounded by whoever fills them; the
-// spool cuts what is longer than 1,000 octets.
+// Result is what one attempt did to one entry. The last one is kept with the entry. Texts are bounded by whoever
+// fills them; the spool cuts what is longer than 1,000 octets.
 type Result struct {
 	Outcome     Outcome
 	Reason      event.Reason
@@ -191,13 +192,15 @@ type Result struct {
 	NextDue time.Time // Deferred: when the entry is due again; zero: at once
 }
 
-// Entry is one recipient of one message with its schedule. What Claim and Fresh hand out is the spool's own: the claimant may read it
-// until it settles or returns it, and nobody changes it meanwhile. Everything else hands out copies.
+// Entry is one recipient of one message with its schedule. What Claim and Fresh hand out is the spool's own: the
+// claimant may read it until it settles or returns it, and nobody changes it meanwhile. Everything else hands out
+// copies.
 type Entry struct {
 	Message *Message
 	Index   int
 	State   State
-	Due     time.Time // Waiting: when it is due. Claimed: when it would be due if the claimant vanished. To the microsecond.
+	// Due, to the microsecond. Waiting: when it is due. Claimed: when it would be due if the claimant vanished.
+	Due time.Time
 
 	Attempts    int       // finished attempts
 	LastAttempt time.Time // when the last one ended
@@ -247,8 +250,8 @@ type Timings struct {
 	DNS, Connect, Greeting, Mail, Data, Final time.Duration
 }
 
-// Sink is told of what can be delivered; the queue is one. Both methods are called without locks held, must not block, and
-// may be called from many goroutines.
+// Sink is told of what can be delivered; the queue is one. Both methods are called without locks held, must not
+// block, and may be called from many goroutines.
 type Sink interface {
 	// Fresh hands over a message that was just accepted, claimed for its first attempt. Every entry must be settled or
 	// returned.
@@ -263,8 +266,8 @@ type QueueStat struct {
 	Waiting int
 	Claimed int
 	Held    int
-	// NextDue is no later than the due time of the first Waiting entry; zero if none waits. It is exact except for entries
-	// that were claimed and came back, until the next Claim.
+	// NextDue is no later than the due time of the first Waiting entry; zero if none waits. It is exact except for
+	// entries that were claimed and came back, until the next Claim.
 	NextDue time.Time
 	// Oldest is when the oldest entry was received, or some time before: up to a minute for young entries, up to a
 	// quarter of their age for old ones in queues with many ages.
