@@ -284,6 +284,7 @@ func (r *demoRun) drain(ctx context.Context) error {
 	bar := r.a.newProgress("delivering", r.flags.messages)
 	defer bar.end()
 	deadline := time.Now().Add(r.flags.maxAge() + 30*time.Second)
+	var late time.Time
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for time.Now().Before(deadline) {
@@ -301,12 +302,38 @@ func (r *demoRun) drain(ctx context.Context) error {
 		}
 		bar.set(r.flags.messages-int(min(s.Queued, uint64(r.flags.messages))),
 			fmt.Sprintf("delivered %d, bounced %d, expired %d, waiting %d", s.Delivered, s.Bounced, s.Expired, s.Queued))
-		// Reports are entries of their own; they are gone from the queue too.
-		if s.Queued == 0 && r.story.open() == 0 && len(r.story.messages) >= r.messages() {
+		if s.Queued > 0 || r.story.open() > 0 || len(r.story.messages) < r.messages() {
+			continue
+		}
+		// A report is written a moment after the failure that it is about, and is an entry of its own then.
+		if r.unseen() == 0 {
 			return nil
+		}
+		if late.IsZero() {
+			late = time.Now().Add(reportPatience)
+		} else if time.Now().After(late) {
+			return nil // they are lost
 		}
 	}
 	return nil
+}
+
+// reportPatience is how long the demo waits for reports after the last outcome.
+const reportPatience = 10 * time.Second
+
+// unseen returns how many accepted recipients neither got their message nor were reported back to the application.
+func (r *demoRun) unseen() int {
+	r.world.mu.Lock()
+	defer r.world.mu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for key := range r.accepted {
+		if r.world.received[key] == 0 && r.world.reported[key] == 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // messages returns how many messages the application knows to be accepted; each has one recipient.
@@ -318,6 +345,7 @@ func (r *demoRun) messages() int {
 
 // judge compares the ledgers of the application, of the providers, and the event log.
 func (r *demoRun) judge() demoResult {
+	unseen := r.unseen()
 	r.world.mu.Lock()
 	defer r.world.mu.Unlock()
 	r.mu.Lock()
@@ -327,12 +355,6 @@ func (r *demoRun) judge() demoResult {
 		Accepted: len(r.accepted), rejected: r.rejected, reports: len(r.world.reported),
 		Delivered: s.outcomes["delivered"], Bounced: s.outcomes["bounced"], Expired: s.outcomes["expired"],
 		Suppressed: s.outcomes["suppressed"], Cancelled: s.outcomes["cancelled"], Queued: s.open(),
-	}
-	unseen := 0
-	for key := range r.accepted {
-		if r.world.received[key] == 0 && r.world.reported[key] == 0 {
-			unseen++
-		}
 	}
 	res.Lost = max(unseen-res.Queued, 0)
 	for _, n := range r.world.received {
@@ -379,7 +401,7 @@ func (r *demoRun) summarize(ctx context.Context, res demoResult) error {
 	row(res.Lost, "lost", "", true)
 	row(res.Duplicates, "duplicates", "", true)
 	row(res.rejected, "not accepted", "refused when it was submitted", false)
-	b.WriteString(table(rows))
+	b.WriteString(table(rows, 0))
 	if d := r.story.deferrals; d > 0 {
 		fmt.Fprintf(&b, "\nOn the way, %s answered with \"later\" or not at all, and put off.\n",
 			count(d, "attempt was", "attempts were"))
@@ -427,5 +449,5 @@ func (r *demoRun) byProvider() string {
 		}
 		rows = append(rows, row)
 	}
-	return table(rows)
+	return table(rows, 0)
 }

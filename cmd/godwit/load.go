@@ -45,7 +45,7 @@ The status is 0 if all were accepted.`,
 	fl.StringVar(&f.from, "from", "load@client.example", "envelope `SENDER`; a # is the number of the message")
 	fl.StringVar(&f.to, "to", "user#@sink.example", "envelope `RECIPIENT`; a # is the number of the message")
 	fl.IntVar(&f.recipients, "recipients", 1,
-		"send each message to `N` recipients: +1, +2 and so on are added to the local part")
+		"send each message to `N` recipients; +1, +2 ... tell them apart")
 	fl.IntVar(&f.domains, "domains", 1, "let a % in --to run through `N` numbers")
 	fl.BoolVar(&f.o.LMTP, "lmtp", false, "speak LMTP")
 	return c

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,6 +63,10 @@ func printMessage(w io.Writer, m api.Message, now time.Time) {
 		fmt.Fprintln(w, "  ... the timeline was cut here; the event log has the rest")
 	}
 	if len(m.Entries) == 0 {
+		if len(m.Events) > 0 && m.Events[len(m.Events)-1].Type == event.Accepted.String() {
+			fmt.Fprintln(w, "\nNothing is left to do; the event log tells the outcome in a moment.")
+			return
+		}
 		fmt.Fprintln(w, "\nNothing is left to do.")
 		return
 	}
@@ -78,14 +83,11 @@ func printTimeline(w io.Writer, events []api.TimelineEvent) {
 		if e.Type == event.Attempted.String() && onlyOutcome(events[i:]) {
 			continue
 		}
-		who := ""
-		if e.Recipient != "" {
-			who = "  " + e.Recipient
-		}
-		fmt.Fprintf(w, "  %s %+9.3fs  %-10s%s\n", e.Time.Local().Format("15:04:05.000"), e.Time.Sub(events[0].Time).Seconds(),
-			e.Type, who)
+		line := fmt.Sprintf("  %s %+9.3fs  %-10s  %s", e.Time.Local().Format("15:04:05.000"),
+			e.Time.Sub(events[0].Time).Seconds(), e.Type, e.Recipient)
+		fmt.Fprintln(w, strings.TrimRight(line, " "))
 		for _, line := range wrap(e.Text, 72) {
-			fmt.Fprintf(w, "%28s%s\n", "", line)
+			fmt.Fprintf(w, "%27s%s\n", "", line)
 		}
 	}
 }

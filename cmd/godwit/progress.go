@@ -72,3 +72,16 @@ func (p *progress) end() {
 		fmt.Fprintln(p.w)
 	}
 }
+
+// columns is how wide the terminal is that the answer goes to; 0 if it goes to none.
+func (a *app) columns() int {
+	f, ok := a.out.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return 0
+	}
+	columns, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return columns
+}

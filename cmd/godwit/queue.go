@@ -54,7 +54,7 @@ func (a *app) queueListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) { printQueues(w, list, time.Now()) })
+			return a.print(list, func(w io.Writer) { printQueues(w, list, time.Now(), a.columns()) })
 		},
 	}
 	f := c.Flags()
@@ -65,7 +65,8 @@ func (a *app) queueListCommand() *cobra.Command {
 	return c
 }
 
-func printQueues(w io.Writer, list api.QueueList, now time.Time) {
+// printQueues writes one line for each queue; columns wraps the reasons at a terminal's width.
+func printQueues(w io.Writer, list api.QueueList, now time.Time, columns int) {
 	if len(list.Queues) == 0 {
 		fmt.Fprintln(w, "Nothing is queued.")
 		return
@@ -88,7 +89,7 @@ func printQueues(w io.Writer, list api.QueueList, now time.Time) {
 	if tenants {
 		rows[0][0] = word("TENANT/DOMAIN")
 	}
-	fmt.Fprint(w, table(rows))
+	fmt.Fprint(w, table(rows, columns))
 	fmt.Fprintf(w, "\n%s in %s", count(list.Entries, "entry", "entries"), count(list.Total, "queue", "queues"))
 	if len(list.Queues) < list.Total {
 		fmt.Fprintf(w, ", %d of them listed; --limit N lists more", len(list.Queues))
@@ -188,8 +189,11 @@ on stable storage when the command returns.`,
 				s.Queue = args[0]
 			}
 			if s == (api.Selection{}) {
-				return usagef("say which entries: a DOMAIN, --message, --entry, --sender, --recipient, --tenant, --state "+
-					"or --all\nSee \"%s --help\"", c.CommandPath())
+				return usagef("say which entries: a DOMAIN, --message, --entry, --sender, --recipient, --tenant or --all\n"+
+					"See \"%s --help\"", c.CommandPath())
+			}
+			if s == (api.Selection{State: s.State}) {
+				return usagef("--state alone selects nothing: add a DOMAIN, another flag, or --all")
 			}
 			client, err := a.client()
 			if err != nil {

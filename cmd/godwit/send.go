@@ -168,11 +168,25 @@ func (p *prompted) Read(b []byte) (int, error) {
 	return p.Reader.Read(b)
 }
 
-// transaction reads what is to be sent and makes envelope and body of it.
+// transaction reads what is to be sent, once the flags are known to be good, and makes envelope and body of it.
 func (l *letter) transaction(in io.Reader) (*smtpclient.Transaction, error) {
 	rcpts, err := l.recipients()
 	if err != nil {
 		return nil, err
+	}
+	from, err := l.sender()
+	if err != nil {
+		return nil, err
+	}
+	from.EnvelopeID = l.envid
+	switch l.ret {
+	case "":
+	case "full":
+		from.Return = smtp.ReturnFull
+	case "headers":
+		from.Return = smtp.ReturnHeaders
+	default:
+		return nil, usagef("--return %q is neither full nor headers", l.ret)
 	}
 	var raw []byte
 	if l.raw {
@@ -183,26 +197,12 @@ func (l *letter) transaction(in io.Reader) (*smtpclient.Transaction, error) {
 	} else if raw, err = l.compose(in); err != nil {
 		return nil, err
 	}
-	from, err := l.sender()
-	if err != nil {
-		return nil, err
-	}
 	t := &smtpclient.Transaction{From: from, Recipients: rcpts, Body: smtp.BodyOf(raw)}
-	t.From.EnvelopeID = l.envid
 	if t.Body.EightBit {
 		t.From.Body = smtp.Body8BitMIME
 	}
 	header, _, _ := bytes.Cut(raw, []byte("\r\n\r\n"))
 	t.HeaderUTF8 = !isASCII(header)
-	switch l.ret {
-	case "":
-	case "full":
-		t.From.Return = smtp.ReturnFull
-	case "headers":
-		t.From.Return = smtp.ReturnHeaders
-	default:
-		return nil, usagef("--return %q is neither full nor headers", l.ret)
-	}
 	return t, nil
 }
 
@@ -272,6 +272,9 @@ func (l *letter) compose(in io.Reader) ([]byte, error) {
 		into   *[]message.Address
 	}{{"--from", []string{l.from}, &d.From}, {"--to", l.to, &d.To}, {"--cc", l.cc, &d.Cc}} {
 		for _, v := range list.values {
+			if v == "" {
+				continue // a null sender may have no author
+			}
 			got, err := message.ParseAddresses(v)
 			if err != nil {
 				return nil, usagef("%s %q: %w", list.flag, v, err)

@@ -53,7 +53,7 @@ func printStats(w io.Writer, s api.SpoolStats) {
 		rows = append(rows, []cell{word("  " + row.what), number(row.n)})
 		sum += row.n
 	}
-	fmt.Fprint(w, table(rows))
+	fmt.Fprint(w, table(rows, 0))
 	if sum == s.Accepted {
 		fmt.Fprintln(w, "The sum holds.")
 	} else {

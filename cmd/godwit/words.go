@@ -106,33 +106,54 @@ func word(s string) cell { return cell{text: s} }
 
 func number[N int | int64 | uint64](n N) cell { return cell{text: fmt.Sprint(n), right: true} }
 
-// widest is how much of a line one column may take before its longer cells stick out.
-const widest = 36
+// Columns are as wide as their widest cell, but not wider than this: longer cells stick out. And a last column that is
+// wrapped has room for some words, however narrow the terminal is.
+const (
+	widestColumn = 36
+	narrowest    = 30
+)
 
-// table lines cells up, two blanks between columns. Its last column is as long as it is.
-func table(rows [][]cell) string {
+// table lines cells up, two blanks between columns. The last column is as long as it is, or wrapped so that lines have
+// no more than so many columns; 0 is for no limit.
+func table(rows [][]cell, columns int) string {
 	var wide []int
 	for _, row := range rows {
 		for i, c := range row {
 			if i == len(wide) {
 				wide = append(wide, 0)
 			}
-			wide[i] = max(wide[i], min(utf8.RuneCountInString(c.text), widest))
+			wide[i] = max(wide[i], min(utf8.RuneCountInString(c.text), widestColumn))
 		}
+	}
+	before := 0
+	for _, n := range wide[:len(wide)-1] {
+		before += n + 2
 	}
 	var b strings.Builder
 	for _, row := range rows {
 		var line strings.Builder
 		for i, c := range row {
-			pad := strings.Repeat(" ", max(wide[i]-utf8.RuneCountInString(c.text), 0))
+			text, more := c.text, []string(nil)
+			if i == len(wide)-1 && columns > 0 && c.text != "" {
+				more = wrap(c.text, max(columns-before, narrowest))
+				text, more = more[0], more[1:]
+			}
+			pad := ""
+			if c.right || i < len(row)-1 {
+				pad = strings.Repeat(" ", max(wide[i]-utf8.RuneCountInString(text), 0))
+			}
 			if i > 0 {
 				line.WriteString("  ")
 			}
 			if c.right {
-				line.WriteString(pad + c.text)
-				continue
+				text = pad + text
+			} else {
+				text += pad
 			}
-			line.WriteString(c.text + pad)
+			line.WriteString(text)
+			for _, m := range more {
+				line.WriteString("\n" + strings.Repeat(" ", before) + m)
+			}
 		}
 		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
 	}
