@@ -184,7 +184,7 @@ func occurs(b string, parts [][]byte) bool {
 // fields returns the content of the second part (RFC 3464, 2).
 func (r *Report) fields(utf bool) []byte {
 	var p []byte
-	field := func(name, value string) { p = fold(p, name+": ", "\t", value) }
+	field := func(name, value string) { p = fold(p, name+": ", " ", value) }
 	date := func(name string, t time.Time) {
 		if !t.IsZero() {
 			field(name, message.FormatDate(t))
@@ -220,10 +220,10 @@ func (r *Report) fields(utf bool) []byte {
 // appendDiagnostic appends the reply of the other host, or what this one found without any.
 func (rcpt *RecipientStatus) appendDiagnostic(p []byte, utf bool) []byte {
 	if lines := replyLines(rcpt.Diagnostic, utf); lines != nil {
-		return fold(p, "Diagnostic-Code: ", "\t", "smtp; "+strings.Join(lines, " "))
+		return fold(p, "Diagnostic-Code: ", " ", "smtp; "+strings.Join(lines, " "))
 	}
 	if rcpt.Explanation != "" {
-		return fold(p, "Diagnostic-Code: ", "\t", "x-godwit; "+clean(rcpt.Explanation, maxReplyLine, utf))
+		return fold(p, "Diagnostic-Code: ", " ", "x-godwit; "+clean(rcpt.Explanation, maxReplyLine, utf))
 	}
 	return p
 }

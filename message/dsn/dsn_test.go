@@ -173,6 +173,22 @@ func TestRoundTrip(t *testing.T) {
 }
 
 // the class of the status agrees with the action.
+// TestFoldingKeepsWords: who unfolds by the book, taking out line ends alone (RFC 5322, 2.2.3), has the remote's words as
+// they were; with a tab in the fold they had one too.
+func TestFoldingKeepsWords(t *testing.T) {
+	t.Parallel()
+	const words = "<somebody@example.net> User doesn't exist here and has not for as long as anyone remembers: somebody"
+	r := base()
+	r.Recipients[0].Diagnostic = reply(550, code(5, 1, 1), words)
+	p, err := r.Compose()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(bytes.ReplaceAll(p, []byte("\r\n "), []byte(" ")), []byte("Diagnostic-Code: smtp; 550 5.1.1 "+words+"\r\n")) {
+		t.Errorf("the words are not in:\n%s", p)
+	}
+}
+
 func TestQ7StatusAgreesWithAction(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
