@@ -17,7 +17,7 @@ type place struct {
 }
 
 func (s *site) places() []place {
-	p := []place{{"box.example", s.box, true, 2}}
+	p := []place{{"box.example", s.box, true, 2}, {"mute.example", s.box, true, 2}} // the first takes BDAT, the other only DATA
 	if !s.short {
 		p = append(p, place{"exim.example", s.exim, true, 2}, place{"dovecot.example", s.dovecot, false, 2})
 	}

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// startExim takes all mail into the maildir mail/, except for local parts that begin with "unknown". It runs from where
-// scripts/interop has unpacked it, since its package and Postfix's exclude each other.
+// startExim takes all mail into the maildir mail/, except for local parts that begin with "unknown", and says 421 after
+// five messages of a session. It is what scripts/interop has unpacked, since its package and Postfix's exclude each other.
 func startExim(t *testing.T, dir, address string) {
 	t.Helper()
 	program := filepath.Join(unpacked(t), "exim", "usr", "sbin", "exim4")
@@ -48,6 +48,7 @@ keep_environment =
 never_users =
 deliver_drop_privilege
 smtp_accept_queue_per_connection = 0
+smtp_accept_max_per_connection = 5
 acl_smtp_rcpt = rcpt
 
 begin acl

@@ -18,6 +18,7 @@ func TestInterop(t *testing.T) {
 		{"dns", false, s.testDNS},
 		{"greylisting", false, s.testGreylisting},
 		{"success", false, s.testSuccess},
+		{"idle", false, s.testIdle},
 		{"recipients", false, s.testRecipients},
 		{"large", true, s.testLarge},
 		{"source", true, s.testSource},

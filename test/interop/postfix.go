@@ -24,10 +24,6 @@ type postfixDoor struct {
 // transaction takes 300 recipients.
 func startPostfix(t *testing.T, dir string, domains []string, doors []postfixDoor) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		lack(t, "root, which starts Postfix,")
-	}
-	need(t, "postfix")
 	etc := filepath.Join(dir, "etc")
 	for _, d := range []string{"etc", "spool", "data"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
@@ -108,7 +104,9 @@ anvil     unix - - n - 1 anvil
 postlog   unix-dgram n - n - 1 postlogd
 `)
 	write(t, filepath.Join(etc, "master.cf"), master.String())
-	p := launch(t, dir, "postfix", "postfix", "-c", etc, "start-fg")
+	mustRun(t, "postfix", "-c", etc, "check") // makes the queue's folders
+	// Without a script around it and as leader of its group, which it ends with itself.
+	p := launch(t, dir, "postfix", "/usr/lib/postfix/sbin/master", "-c", etc, "-d")
 	p.more = append(p.more, filepath.Join(dir, "mail.log"))
 	for _, d := range doors {
 		p.awaitGreeting(t, d.address)

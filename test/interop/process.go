@@ -162,7 +162,7 @@ func need(t *testing.T, programs ...string) {
 // lack says what is missing and how to get it.
 func lack(t *testing.T, what string) {
 	t.Helper()
-	const advice = "%s is missing; scripts/interop install fetches it (Debian, root)"
+	const advice = "%s is missing; it runs as root on Debian, where scripts/interop installs what it needs"
 	if os.Getenv("INTEROP_REQUIRE") == "1" {
 		t.Fatalf(advice, what)
 	}

@@ -38,6 +38,7 @@ const (
 	atMute    = 30 // the same, and it does not say so
 	atGrey    = 31 // Postfix, with greylisting
 	atPolicy  = 32 // the greylist that it asks
+	atTired   = 33 // Postfix, which ends sessions that are idle for a second
 	atUnbound = 53
 	atNobody  = 99 // no server
 )
@@ -52,7 +53,10 @@ func (s *site) at(last int) string { return fmt.Sprintf("%s:%d", s.host(last), s
 // startSite starts everything; what is started is stopped when t ends.
 func startSite(t *testing.T) *site {
 	t.Helper()
-	need(t, "unbound", "python3")
+	if os.Getuid() != 0 {
+		lack(t, "root, as whom Postfix starts,")
+	}
+	need(t, "unbound", "postfix", "python3")
 	// Not t.TempDir: servers that drop their privileges must be able to enter it, and paths of sockets are short.
 	dir, err := os.MkdirTemp("", "godwit-interop-")
 	if err != nil {
@@ -88,7 +92,7 @@ func (s *site) findPort(t *testing.T) {
 func (s *site) tryPort() bool {
 	s.port = 0
 	for _, last := range []int{
-		atGodwit, atPostfix, atExim, atDovecot, atOld, atSmall, atMute, atGrey, atPolicy, atUnbound, atNobody,
+		atGodwit, atPostfix, atExim, atDovecot, atOld, atSmall, atMute, atGrey, atPolicy, atTired, atUnbound, atNobody,
 	} {
 		l, err := net.Listen("tcp4", s.at(last))
 		if err != nil {
@@ -116,6 +120,7 @@ func (s *site) startPeers(t *testing.T) {
 		{s.at(atSmall), []string{limit}},
 		{s.at(atMute), []string{limit, "smtpd_discard_ehlo_keywords=size,chunking"}},
 		{s.at(atGrey), []string{"smtpd_recipient_restrictions=check_policy_service,inet:" + s.at(atPolicy)}},
+		{s.at(atTired), []string{"smtpd_timeout=1s"}},
 	})
 	s.box = newMailbox(filepath.Join(dir, "mail", "box"))
 	s.home = newMailbox(filepath.Join(dir, "mail", "app"))
@@ -134,7 +139,7 @@ func (s *site) startPeers(t *testing.T) {
 func mailHosts() map[string]int {
 	return map[string]int{
 		"box.example": atPostfix, "app.example": atPostfix, "exim.example": atExim, "old.example": atOld,
-		"small.example": atSmall, "mute.example": atMute, "grey.example": atGrey,
+		"small.example": atSmall, "mute.example": atMute, "grey.example": atGrey, "tired.example": atTired,
 	}
 }
 

@@ -4,6 +4,7 @@ package interop
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 )
 
@@ -27,12 +28,13 @@ func (s *site) testRecipients(t *testing.T) {
 // testLarge sends 20 MB to every place in one transaction.
 func (s *site) testLarge(t *testing.T) {
 	text := large(20 << 20)
+	places := slices.DeleteFunc(s.places(), func(p place) bool { return p.domain == "mute.example" })
 	var to []string
-	for _, p := range s.places() {
+	for _, p := range places {
 		to = append(to, "large@"+p.domain)
 	}
 	s.smtplib(t, outgoing{from: "large@app.example", to: to, text: text})
-	for i, p := range s.places() {
+	for i, p := range places {
 		t.Run(p.domain, func(t *testing.T) { s.expect(t, p, to[i], text) })
 	}
 }
