@@ -300,8 +300,9 @@ func (r *demoRun) drain(ctx context.Context) error {
 		if err := r.story.follow(); err != nil {
 			return err
 		}
-		bar.set(r.flags.messages-int(min(s.Queued, uint64(r.flags.messages))),
-			fmt.Sprintf("delivered %d, bounced %d, expired %d, waiting %d", s.Delivered, s.Bounced, s.Expired, s.Queued))
+		is := r.story.outcomes
+		bar.set(len(r.story.final), fmt.Sprintf("delivered %d, bounced %d, expired %d", is["delivered"], is["bounced"],
+			is["expired"]))
 		if s.Queued > 0 || r.story.open() > 0 || len(r.story.messages) < r.messages() {
 			continue
 		}

@@ -41,7 +41,8 @@ func (p *progress) part(done, total int64) {
 	p.set(int(done), "")
 }
 
-// set draws the state if the last drawing is old enough. It may be called by many goroutines.
+// set draws the state, with a note or else the rate, if the last drawing is old enough. It may be called by many
+// goroutines.
 func (p *progress) set(done int, note string) {
 	if p.w == nil {
 		return
@@ -53,10 +54,13 @@ func (p *progress) set(done int, note string) {
 		return
 	}
 	p.last = now
-	const cells = 30
+	if note == "" {
+		note = fmt.Sprintf("%.0f/s", float64(done)/max(now.Sub(p.begun).Seconds(), 0.001))
+	}
+	const cells = 24
 	full := cells * min(done, p.total) / max(p.total, 1)
-	line := fmt.Sprintf("%s [%s%s] %d/%d %4.0f/s  %s", p.label, strings.Repeat("#", full), strings.Repeat(".", cells-full),
-		done, p.total, float64(done)/max(now.Sub(p.begun).Seconds(), 0.001), note)
+	line := fmt.Sprintf("%-10s [%s%s] %d/%d  %s", p.label, strings.Repeat("#", full), strings.Repeat(".", cells-full),
+		done, p.total, note)
 	// A line that is as wide as the terminal would leave its end behind on a line of its own.
 	if columns, _, err := term.GetSize(int(p.w.Fd())); err == nil && columns > 1 {
 		line = line[:min(len(line), columns-1)]
