@@ -66,6 +66,7 @@ func TestScripts(t *testing.T) {
 			}
 			env.Defer(func() { os.RemoveAll(dir) })
 			env.Setenv("DATA", dir)
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // each of many short processes would take a second
 			p := &processes{running: make(map[string]*process)}
 			env.Defer(p.killAll)
 			env.Values[processesKey{}] = p
@@ -246,7 +247,7 @@ func cmdSpawn(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	r := &process{cmd: exec.Command(path, args[2:]...), done: make(chan struct{})}
 	r.cmd.Dir, r.cmd.Stdout, r.cmd.Stderr = ts.MkAbs("."), out, errs
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GOCOVERDIR"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GOCOVERDIR", "GORACE"} {
 		if v := ts.Getenv(name); v != "" {
 			r.cmd.Env = append(r.cmd.Env, name+"="+v)
 		}
