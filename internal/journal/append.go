@@ -53,7 +53,7 @@ func (l *Log) append(ctx context.Context, b *Batch, written bool) error {
 	if err := b.prepare(); err != nil {
 		return err
 	}
-	if err := l.enqueue(ctx, b); err != nil {
+	if err := l.enqueue(ctx, b, l.ifRoom); err != nil {
 		b.unretain()
 		return err
 	}
@@ -66,7 +66,7 @@ func (l *Log) Submit(b *Batch) {
 	b.state = batchState{wait: b.state.wait}
 	// A batch that cannot be written gets its verdict in its turn, from the committer like all.
 	b.state.err = b.prepare()
-	if err := l.enqueue(nil, b); err != nil {
+	if err := l.enqueue(context.Background(), b, l.always); err != nil {
 		l.refuse(b, err)
 	}
 }
@@ -88,7 +88,7 @@ func (l *Log) refuse(b *Batch, err error) {
 // Roll implements [Journal].
 func (l *Log) Roll(ctx context.Context) error {
 	b := &Batch{state: batchState{wait: make(chan struct{}, 1), waiting: true, roll: true}}
-	if err := l.enqueue(ctx, b); err != nil {
+	if err := l.enqueue(ctx, b, l.ifRoom); err != nil {
 		return err
 	}
 	<-b.state.wait
@@ -148,8 +148,16 @@ func (b *Batch) unretain() {
 	}
 }
 
-// enqueue hands b to the committer. With a ctx it waits for room.
-func (l *Log) enqueue(ctx context.Context, b *Batch) error {
+// ifRoom and always say whether a batch may join what is pending now.
+func (l *Log) ifRoom(b *Batch) bool {
+	// A batch larger than all the room goes alone.
+	return l.queue.bytes == 0 || l.queue.bytes+b.state.bytes <= l.options.PendingBytes
+}
+
+func (l *Log) always(*Batch) bool { return true }
+
+// enqueue hands b to the committer as soon as it may join what is pending. ctx bounds the wait for that.
+func (l *Log) enqueue(ctx context.Context, b *Batch, may func(*Batch) bool) error {
 	if l.options.ReadOnly {
 		return ErrReadOnly
 	}
@@ -160,8 +168,7 @@ func (l *Log) enqueue(ctx context.Context, b *Batch) error {
 			q.Unlock()
 			return q.refuse
 		}
-		// A batch larger than all the room goes alone.
-		if ctx == nil || q.bytes == 0 || q.bytes+b.state.bytes <= l.options.PendingBytes {
+		if may(b) {
 			break
 		}
 		room := q.room.wait()

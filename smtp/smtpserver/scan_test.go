@@ -15,13 +15,8 @@ func reference(wire string, l Limits) (content string, used int, done, flawed bo
 	}
 	raw := wire[:end]
 	var b strings.Builder
-	for i, line := range strings.SplitAfter(raw, "\r\n") {
-		if strings.HasPrefix(line, ".") {
-			line = line[1:]
-		}
-		if i >= 0 {
-			b.WriteString(line)
-		}
+	for line := range strings.SplitAfterSeq(raw, "\r\n") {
+		b.WriteString(strings.TrimPrefix(line, "."))
 	}
 	content = b.String()
 	return content, end + len(".\r\n"), true, referenceFlaw(content, l)
