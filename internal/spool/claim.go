@@ -50,6 +50,11 @@ func (s *Spool) Claim(ctx context.Context, key QueueKey, now time.Time, limit in
 		// neither.
 		return nil, s.fail(fmt.Errorf("claiming: %w", err))
 	}
+	s.mu.Lock()
+	for i := range o.changes {
+		s.note(o.changes[i].entry.msg, o.batch.Records[0].Position)
+	}
+	s.mu.Unlock()
 	s.end(o)
 	return entries, nil
 }

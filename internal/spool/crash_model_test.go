@@ -111,6 +111,7 @@ func (t *trial) verify() error {
 		e := found[id]
 		i := slices.IndexFunc(may, func(b belief) bool { return b.fits(e) })
 		if i < 0 {
+			t.tell(id)
 			return fmt.Errorf("entry %s was found as %+v, want one of %+v", id, e, may)
 		}
 		delete(found, id)
@@ -254,4 +255,79 @@ func (t *trial) verifyRecords() error {
 			}
 		}
 	}
+}
+
+// tell logs what the journal has about the message of an entry.
+func (t *trial) tell(id EntryID) {
+	r, err := t.log.NewReader(0)
+	if err != nil {
+		return
+	}
+	defer r.Close()
+	var rec Record
+	for {
+		e, err := r.Next(context.Background(), false)
+		if err != nil || rec.Decode(e.Kind, e.Meta) != nil {
+			t.logf("journal: %v, extents %+v", err, t.log.Extents())
+			return
+		}
+		if rec.Message != nil && rec.Message.ID == id.Message {
+			t.logf("journal: %#x %s", uint64(e.Position), KindName(e.Kind))
+		}
+		for i := range rec.Changes {
+			if c := &rec.Changes[i]; c.Message.ID == id.Message {
+				t.logf("journal: %#x %s %d: %s %s %d, due %v", uint64(e.Position), KindName(e.Kind), c.Index, c.State,
+					c.Result.Outcome, c.Wish, c.Due)
+			}
+		}
+	}
+}
+
+// verifyMemory checks what must hold between any two operations.
+func (t *trial) verifyMemory() error {
+	s := t.spool
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, m := range s.mu.msgs {
+		claimed, left, reports := 0, 0, 0
+		for i := range m.entries {
+			e := &m.entries[i]
+			if e.gone {
+				continue
+			}
+			left++
+			switch e.State {
+			case Claimed:
+				claimed++
+			case Final:
+				reports++
+			}
+			if (e.State == Waiting) != (e.heap >= 0) || e.heap >= 0 && e.queue.heap[e.heap] != e || e.msg != m || e.taken {
+				return fmt.Errorf("entry %s is out of order: %+v", e.ID(), e)
+			}
+		}
+		if claimed != m.claimed || left != m.left || reports != m.reports {
+			return fmt.Errorf("message %s counts %d claimed, %d left, %d to report; it has %d, %d, %d", id, m.claimed, m.left,
+				m.reports, claimed, left, reports)
+		}
+	}
+	for _, q := range s.mu.queues {
+		for _, e := range q.heap {
+			if s.mu.msgs[e.msg.ID] != e.msg {
+				return fmt.Errorf("queue %s has %s, which is not in memory", q.key, e.ID())
+			}
+		}
+	}
+	lists := 0
+	for _, l := range []*msgList{&s.mu.dirty, &s.mu.clean} {
+		for m := l.first; m != nil; m = m.next {
+			if lists++; s.mu.msgs[m.ID] != m {
+				return fmt.Errorf("message %s is there twice", m.ID)
+			}
+		}
+	}
+	if lists != len(s.mu.msgs) {
+		return fmt.Errorf("%d messages in lists, %d in memory", lists, len(s.mu.msgs))
+	}
+	return nil
 }

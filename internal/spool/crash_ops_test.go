@@ -29,6 +29,15 @@ var trialDomains = []string{"a.example", "b.example", "c.example"}
 
 // operate makes one random change.
 func (t *trial) operate() error {
+	// Run is not under way, so that someone else must make room where the spool would wait for it.
+	if n := t.spool.Stats().OverlayEntries; n >= 4*t.overlay {
+		if err := t.spool.Checkpoint(); err != nil {
+			return err
+		}
+		if n = t.spool.Stats().OverlayEntries; n >= 6*t.overlay {
+			return t.settle()
+		}
+	}
 	switch n := t.rng.IntN(100); {
 	case n < 25:
 		return t.accept()
@@ -42,13 +51,33 @@ func (t *trial) operate() error {
 		return t.byOperator()
 	case n < 90:
 		return t.report()
-	case n < 97:
+	case n < 96:
 		t.logf("checkpoint")
 		return t.spool.Checkpoint()
+	case n < 97:
+		return t.aging()
 	default:
 		t.logf("reclaim")
 		return t.spool.reclaim(context.Background())
 	}
+}
+
+// aging checks that everything that waits, and nothing else, comes when its time is over.
+func (t *trial) aging() error {
+	if err := t.spool.Checkpoint(); err != nil {
+		return err
+	}
+	late := time.Now().Add(2 * time.Hour)
+	got := t.spool.Aging(late, 1<<20)
+	if want := t.some(Waiting); len(got) != len(want) && t.spool.Err() == nil {
+		return fmt.Errorf("%d entries are too old, want %d", len(got), len(want))
+	}
+	for _, e := range got {
+		if b := t.now(e.ID()); b.state != Waiting {
+			return fmt.Errorf("entry %s is too old, but it is %s", e.ID(), b.state)
+		}
+	}
+	return nil
 }
 
 func (t *trial) newMessage() *Message {

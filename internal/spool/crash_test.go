@@ -73,6 +73,8 @@ type trial struct {
 	ids     *message.IDs
 	fs      *vfs.MemFS
 	keep    int // percent of unsynced data that survives
+	ops     int // at most, in this life
+	overlay int // OverlayEntries
 	sink    trialSink
 	spool   *Spool
 	log     *journal.Log
@@ -130,7 +132,11 @@ func campaign(seed uint64, logf func(string, ...any)) error {
 func (t *trial) life() error {
 	t.keep = []int{0, 50, 100}[t.rng.IntN(3)]
 	t.clone, t.verified = nil, false
-	t.cut = 1 + t.rng.IntN(160)
+	t.ops = 40
+	if t.rng.IntN(8) == 0 {
+		t.ops = 300 // through several extents
+	}
+	t.cut = 1 + t.rng.IntN(4*t.ops)
 	t.cutAt = t.cut
 	t.inject, t.sticky, t.injected = t.rng.IntN(4) == 0, t.rng.IntN(2) == 0, false
 	if t.rng.IntN(8) == 0 {
@@ -180,7 +186,7 @@ func (t *trial) work() error {
 	if err := t.verify(); err != nil {
 		return err
 	}
-	for range 40 {
+	for range t.ops {
 		t.mu.Lock()
 		dead := t.clone != nil
 		t.mu.Unlock()
@@ -188,6 +194,9 @@ func (t *trial) work() error {
 			return nil
 		}
 		if err := t.operate(); err != nil {
+			return err
+		}
+		if err := t.verifyMemory(); err != nil {
 			return err
 		}
 		if t.rng.IntN(8) == 0 {
@@ -296,9 +305,9 @@ func (t *trial) open() error {
 	if t.rng.IntN(2) == 0 {
 		waste = 1 << 10
 	}
-	t.sink.fresh = nil
+	t.sink.fresh, t.overlay = nil, 8+t.rng.IntN(60)
 	t.spool, err = Open(context.Background(), Options{
-		Dir: "/spool", FS: fs, Journal: log, Waste: waste, OverlayEntries: 8 + t.rng.IntN(60),
+		Dir: "/spool", FS: fs, Journal: log, Waste: waste, OverlayEntries: t.overlay,
 		IndexMemtable: 64 << 10, IndexCache: 1 << 10, Fatal: func(error) {},
 		Logger: slog.New(slog.NewTextHandler(logWriter(t.logf), nil)), Interrupted: []time.Duration{time.Second, time.Minute},
 	})

@@ -236,7 +236,9 @@ func (s *Spool) enter(m *msg, counted bool) {
 
 // leave takes a message out of the overlay; what the index has of it counts again.
 func (s *Spool) leave(m *msg) {
-	delete(s.mu.msgs, m.ID)
+	if s.mu.msgs[m.ID] == m {
+		delete(s.mu.msgs, m.ID)
+	}
 	s.mu.resident -= len(m.entries)
 	m.unlink()
 	s.dropBody(m)

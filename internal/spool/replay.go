@@ -123,6 +123,9 @@ func (s *Spool) recall(ids []message.ID) error {
 	}
 	defer r.close()
 	for _, id := range missing {
+		if s.mu.msgs[id] != nil {
+			continue // named twice
+		}
 		m, err := r.fetch(id)
 		if err != nil {
 			return fmt.Errorf("spool: %w", err)
