@@ -37,9 +37,9 @@ func TestCrashCampaign(t *testing.T) {
 		}
 		return
 	}
-	runs := 1200
+	runs := campaignRuns
 	if testing.Short() {
-		runs = 300
+		runs /= 4
 	}
 	if *runsFlag > 0 {
 		runs = *runsFlag
