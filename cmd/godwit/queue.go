@@ -84,7 +84,7 @@ func printQueues(w io.Writer, list api.QueueList, now time.Time, columns int) {
 			domain = q.Tenant + "/" + q.Domain
 		}
 		rows = append(rows, []cell{word(domain), number(q.Waiting), number(q.Claimed), number(q.Held),
-			head(age(q.Oldest, now)), word(q.Why.Text)})
+			head(roughAge(q.Oldest, now)), word(q.Why.Text)})
 	}
 	if tenants {
 		rows[0][0] = word("TENANT/DOMAIN")

@@ -15,6 +15,14 @@ func count[N int | int64 | uint64](n N, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
+// roughAge is age for what the server knows to a minute only.
+func roughAge(t *time.Time, now time.Time) string {
+	if t != nil && !t.IsZero() && now.Sub(*t) < time.Minute {
+		return "<1m"
+	}
+	return age(t, now)
+}
+
 func age(t *time.Time, now time.Time) string {
 	if t == nil || t.IsZero() {
 		return "-"
