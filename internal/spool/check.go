@@ -32,7 +32,7 @@ type CheckOptions struct {
 
 // CheckReport is what a check found.
 type CheckReport struct {
-	Extents int   `json:"extents"`
+	Extents int   `json:"segments"`
 	Records int   `json:"records"` // of the journal, all checksums verified
 	Bodies  int   `json:"bodies"`  // records with a body, verified too
 	Bytes   int64 `json:"bytes"`   // of the journal
