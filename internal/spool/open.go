@@ -48,7 +48,8 @@ func Open(ctx context.Context, o Options) (*Spool, error) {
 		if err == nil {
 			st := s.Stats()
 			o.Logger.Info("the spool is open", "waiting", st.Waiting, "held", st.Held, "queues", st.Queues,
-				"interrupted", len(claimed), "replayed", records, "watermark", fmt.Sprintf("%#x", uint64(h.watermark)), "took", time.Since(began).Round(time.Millisecond))
+				"interrupted", len(claimed), "replayed", records, "watermark", fmt.Sprintf("%#x", uint64(h.watermark)),
+				"took", time.Since(began).Round(time.Millisecond))
 			return s, nil
 		}
 		err = errors.Join(err, s.index.close())
