@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,7 +16,9 @@ import (
 func (s *Spool) Aging(now time.Time, limit int) []*Entry {
 	points, err := s.overdue(micros(now), limit)
 	if err != nil {
-		s.indexError(err)
+		if !errors.Is(err, ErrClosed) {
+			s.indexError(err)
+		}
 		return nil
 	}
 	var entries []*Entry
@@ -38,7 +41,9 @@ func (s *Spool) Aging(now time.Time, limit int) []*Entry {
 // overdue reads the age order up to now. Entries that are not waiting any more, according to memory, do not count for
 // limit.
 func (s *Spool) overdue(now int64, limit int) ([]duePoint, error) {
-	s.gate.RLock() // so that the floor is not lowered unseen
+	if err := s.hold(); err != nil { // so that the floor is not lowered unseen
+		return nil, err
+	}
 	defer s.gate.RUnlock()
 	s.mu.Lock()
 	from := s.mu.ageFloor

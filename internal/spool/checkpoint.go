@@ -59,6 +59,10 @@ func (s *Spool) Close() error {
 	defer s.turn.Unlock()
 	s.gate.Lock()
 	defer s.gate.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
 	return s.index.close()
 }
 

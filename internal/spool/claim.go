@@ -83,7 +83,9 @@ func (o *op) take(q *queue, now int64, limit int) {
 // lockDue sees to it that the first limit due entries of a queue are in the overlay, and returns with gate, order and
 // mu held.
 func (s *Spool) lockDue(key QueueKey, now int64, limit int) error {
-	s.gate.RLock()
+	if err := s.hold(); err != nil {
+		return err
+	}
 	fetched, floor, err := s.scanDue(key, now, limit)
 	if err != nil {
 		s.gate.RUnlock()

@@ -20,6 +20,10 @@ func (s *Spool) indexError(err error) error {
 
 // fetch reads a message for looking at it: from the index, not into the overlay. ErrNotFound if it is not there.
 func (s *Spool) fetch(id message.ID) (*msg, error) {
+	if err := s.hold(); err != nil {
+		return nil, err
+	}
+	defer s.gate.RUnlock()
 	r, err := s.index.reader()
 	if err != nil {
 		return nil, s.indexError(err)
@@ -39,7 +43,9 @@ func (s *Spool) fetch(id message.ID) (*msg, error) {
 // Without an error it returns with gate (for reading), order and mu held, so that the caller finds everything in
 // memory: submit gives back order and mu, unload all three.
 func (s *Spool) load(ids []message.ID) error {
-	s.gate.RLock()
+	if err := s.hold(); err != nil {
+		return err
+	}
 	fetched, err := s.read(ids)
 	if err != nil {
 		s.gate.RUnlock()

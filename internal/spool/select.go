@@ -214,7 +214,9 @@ func (s *Spool) placeInQueue(id EntryID) ([]byte, error) {
 // cut makes an iterator over the index such that every message is seen by snapshot, which is called with mu held, or
 // by the iterator.
 func (s *Spool) cut(snapshot func()) (*pebble.Iterator, error) {
-	s.gate.RLock()
+	if err := s.hold(); err != nil {
+		return nil, err
+	}
 	defer s.gate.RUnlock()
 	s.mu.Lock()
 	snapshot()

@@ -31,6 +31,8 @@ type Spool struct {
 	// gate is held for reading from the moment the index is read until the message is in the overlay, and for writing
 	// while messages leave the overlay, so that nobody takes a stale state for the current one.
 	gate sync.RWMutex
+	// closed says that the index is not to be read any more; guarded by gate.
+	closed bool
 	// order is held while a change is made in memory and handed to the journal, so that the journal tells changes of
 	// one entry in the order they were made.
 	order sync.Mutex
@@ -108,6 +110,16 @@ func (s *Spool) makeRoom() {
 		close(s.mu.room)
 		s.mu.room = nil
 	}
+}
+
+// hold takes gate for reading, unless the spool is closed.
+func (s *Spool) hold() error {
+	s.gate.RLock()
+	if s.closed {
+		s.gate.RUnlock()
+		return ErrClosed
+	}
+	return nil
 }
 
 // op is one change on its way through memory and the journal.
