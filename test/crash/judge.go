@@ -34,6 +34,7 @@ func judge(e *evidence) *Verdict {
 		byID:        make(map[string]*story),
 		explained:   make(map[*told]bool),
 	}
+	j.v.checks(I1, I2, I3, I4, I5, I6, I7)
 	j.readKills()
 	j.readSubmissions()
 	j.readEvents()

@@ -378,7 +378,8 @@ func TestTornEvidenceIsAnError(t *testing.T) {
 func TestEveryInvariantHasWords(t *testing.T) {
 	t.Parallel()
 	for i := I1; i < invariants; i++ {
-		if text := i.String(); !strings.HasPrefix(text, fmt.Sprintf("I%d, ", i)) || len(text) < 10 {
+		text := i.String()
+		if len(text) < 10 || i <= I7 && !strings.HasPrefix(text, fmt.Sprintf("I%d, ", i)) {
 			t.Errorf("%d is %q", i, text)
 		}
 	}

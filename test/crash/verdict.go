@@ -22,6 +22,8 @@ const (
 	I5
 	I6
 	I7
+	G1  // processes that live on
+	Row // what the row itself asks
 	invariants
 )
 
@@ -33,12 +35,21 @@ var invariantTexts = [invariants]string{
 	I5: "each entry has exactly one final event",
 	I6: "a restart is ready in time",
 	I7: "the queue becomes empty in time",
+
+	G1:  "goroutines, descriptors and memory return to where they were",
+	Row: "the row's own condition",
 }
 
 // String returns the invariant's number and words.
 func (i Invariant) String() string {
 	if i == 0 || i >= invariants {
 		return "no invariant"
+	}
+	switch i {
+	case G1:
+		return "G1, " + invariantTexts[i]
+	case Row:
+		return invariantTexts[i]
 	}
 	return fmt.Sprintf("I%d, %s", uint8(i), invariantTexts[i])
 }
@@ -62,6 +73,7 @@ type Verdict struct {
 
 	Accepted                    int // acknowledged, or unanswered and taken
 	Delivered, Bounced, Reports int
+	Queued                      int // still waiting when the scenario ended, which then must be meant
 	Lost                        int
 	Corrupt                     int
 	Ghosts                      int // delivered without having been accepted
@@ -80,14 +92,30 @@ type Verdict struct {
 
 	RestartP50, RestartMax time.Duration
 
+	Checked  [invariants]bool // which were looked at; one with a breach always was
 	Breaches [invariants]int
 	Cases    []Breach
+	Notes    []string // what was measured, for people
 
 	Complaints     []string // errors that the server logged
 	MoreComplaints int
 }
 
+// checks notes that these invariants are looked at, so that silence about them means that they hold.
+func (v *Verdict) checks(list ...Invariant) {
+	for _, i := range list {
+		v.Checked[i] = true
+	}
+}
+
+// note keeps a figure for people.
+func (v *Verdict) note(format string, args ...any) {
+	v.Notes = append(v.Notes, fmt.Sprintf(format, args...))
+}
+
+// breach notes a case in which an invariant does not hold.
 func (v *Verdict) breach(i Invariant, format string, args ...any) {
+	v.Checked[i] = true
 	if v.Breaches[i]++; v.Breaches[i] <= mostBreaches {
 		v.Cases = append(v.Cases, Breach{i, fmt.Sprintf(format, args...)})
 	}
@@ -145,7 +173,10 @@ func (v *Verdict) Print(w io.Writer) error {
 	}
 	for i := I1; i < invariants; i++ {
 		verdict := "holds"
-		if v.Breaches[i] > 0 {
+		switch {
+		case !v.Checked[i]:
+			continue
+		case v.Breaches[i] > 0:
 			verdict = fmt.Sprintf("BROKEN %d times", v.Breaches[i])
 		}
 		if _, err := fmt.Fprintf(w, "%s: %s\n", i, verdict); err != nil {
@@ -156,6 +187,9 @@ func (v *Verdict) Print(w io.Writer) error {
 				fmt.Fprintf(w, "    %s\n", b.Text)
 			}
 		}
+	}
+	for _, note := range v.Notes {
+		fmt.Fprintf(w, "    %s\n", note)
 	}
 	if len(v.Complaints) > 0 {
 		fmt.Fprintf(w, "The server logged %d errors:\n", len(v.Complaints)+v.MoreComplaints)
