@@ -49,6 +49,7 @@ func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (_ *running, 
 	}
 	r.spool, err = spool.Open(ctx, spool.Options{
 		Dir:          cfg.DataDir,
+		FS:           d.o.FS,
 		Journal:      d.journal,
 		MemoryBudget: memory,
 		Logger:       d.log,

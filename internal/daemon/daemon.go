@@ -47,6 +47,9 @@ type Options struct {
 	// Scale shortens the time constants that no configuration key names, for demonstrations and tests; 0 means 1, no change.
 	// With 60, what takes a minute in a server takes a second.
 	Scale int
+
+	// FS is the file system of journal, store and spool index; nil is the real one. Tests make it fail.
+	FS vfs.FS
 }
 
 // Daemon is the whole server in one process.
@@ -80,6 +83,9 @@ func New(o Options) (_ *Daemon, err error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	o.Scale = max(o.Scale, 1)
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
 	d := &Daemon{
 		o:       o,
 		log:     o.Logger,
@@ -113,7 +119,7 @@ func (d *Daemon) openData(cfg *config.Config) error {
 	var err error
 	d.journal, err = journal.Open(journal.Options{
 		Dir:         filepath.Join(cfg.DataDir, "journal"),
-		FS:          vfs.Default,
+		FS:          d.o.FS,
 		SegmentSize: int64(cfg.Journal.SegmentSize),
 		Logger:      d.log,
 		Registerer:  d.metrics,
@@ -124,7 +130,9 @@ func (d *Daemon) openData(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("open journal: %w", err)
 	}
-	d.store, err = store.Open(store.Options{Dir: filepath.Join(cfg.DataDir, "store"), Logger: d.log, Registerer: d.metrics})
+	d.store, err = store.Open(store.Options{
+		Dir: filepath.Join(cfg.DataDir, "store"), FS: d.o.FS, Logger: d.log, Registerer: d.metrics,
+	})
 	if err != nil {
 		return fmt.Errorf("open store: %w", err)
 	}
