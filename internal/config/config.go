@@ -28,6 +28,18 @@ type Config struct {
 	// it still holds.
 	Listeners []Listener `yaml:"listeners"`
 
+	// Certificates for listeners.
+	TLS TLS `yaml:"tls"`
+
+	// What the operator grants tenants.
+	Tenants []Tenant `yaml:"tenants"`
+
+	// How much may be sent, by whom.
+	Quotas Quotas `yaml:"quotas"`
+
+	// How clients prove who they are.
+	Auth Auth `yaml:"auth"`
+
 	// The HTTP endpoint for machines: metrics and health.
 	HTTP HTTP `yaml:"http"`
 
@@ -56,31 +68,6 @@ type Config struct {
 	Memory Memory `yaml:"memory"`
 
 	source
-}
-
-// Listener is one address that takes mail over SMTP.
-type Listener struct {
-	// A short name for logs, metrics and events: lower-case letters, digits and hyphens. Must be unique.
-	Name string `yaml:"name" restart:"yes"`
-
-	// The address and port to listen on, such as "127.0.0.1:2525" or "[::1]:2525". Port 0 takes any free port.
-	Address string `yaml:"address" restart:"yes"`
-
-	// Clients in these networks may send mail to any domain. Everyone else is refused.
-	TrustedNetworks []netip.Prefix `yaml:"trusted_networks"`
-
-	// Repairs line ends instead of refusing them: a bare LF becomes CRLF and a bare CR is dropped. The end of a message
-	// is CRLF.CRLF all the same. For old applications on trusted networks only.
-	Normalize bool `yaml:"normalize" restart:"yes"`
-
-	// The tenant that owns the mail of this listener.
-	Tenant string `yaml:"tenant"`
-
-	// The stream its mail belongs to: a key of delivery.max_age.
-	Stream string `yaml:"stream"`
-
-	// Limits for this listener alone. What is not set here is taken from the top-level limits.
-	Limits Limits `yaml:"limits"`
 }
 
 // HTTP is the endpoint for machines.

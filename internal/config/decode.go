@@ -213,6 +213,10 @@ func (d *decoder) list(n ast.Node, at *token.Token, v reflect.Value, key string,
 			e.Limits = d.cfg.Limits
 		case *Route:
 			*e = DefaultRoute()
+		case *Tenant:
+			e.Quota = d.cfg.Quotas.Tenant
+		case *OAuth:
+			*e = DefaultOAuth()
 		}
 		d.value(item, place(item, at), elem, fmt.Sprintf("%s[%d]", key, i), tag)
 		list = reflect.Append(list, elem)

@@ -54,6 +54,11 @@ func Default() *Config {
 			IdleTimeout:            30 * time.Second,
 			TransactionsPerSession: 100,
 		},
+		TLS: TLS{ACME: ACME{
+			Directory: "https://acme-v02.api.letsencrypt.org/directory", Challenge: "http-01", Listen: "[::]:80",
+			DNSProvider: "rfc2136", DNSKeyAlgorithm: "hmac-sha256",
+		}},
+		Quotas:  Quotas{Tenant: Quota{OverDay: "defer"}, Credential: Quota{OverDay: "defer"}, Client: Quota{OverDay: "defer"}},
 		DNS:     DNS{Timeout: 3 * time.Second},
 		Journal: Journal{SegmentSize: 64 * MiB},
 		Events: Events{
@@ -71,8 +76,13 @@ func Default() *Config {
 // DefaultListener returns what a listener in the file has before its own keys are read. Its limits begin as a copy of
 // [Config.Limits].
 func DefaultListener() Listener {
-	return Listener{Tenant: DefaultTenant, Stream: DefaultStream}
+	return Listener{
+		TLS: "off", Auth: "off", ClientCertificates: "off", Headers: "auto", Tenant: DefaultTenant, Stream: DefaultStream,
+	}
 }
+
+// DefaultOAuth returns what an issuer in the file has before its own keys are read.
+func DefaultOAuth() OAuth { return OAuth{LoginClaim: "email"} }
 
 // DefaultRoute returns what a route in the file has before its own keys are read.
 func DefaultRoute() Route { return Route{Protocol: "smtp"} }

@@ -71,6 +71,12 @@ func elementName(v reflect.Value, i int) string {
 		return e.Name
 	case Route:
 		return strings.Join(e.Domains, " ")
+	case Tenant:
+		return e.ID
+	case Certificate:
+		return e.Name
+	case OAuth:
+		return e.Name
 	}
 	return strconv.Itoa(i)
 }

@@ -82,14 +82,14 @@ func (d *decoder) decode(data []byte) bool {
 		d.problem(place(body, nil), "", "is "+kind(body)+" where keys and values are expected", `write "key: value" lines`)
 		return false
 	}
-	d.limitsFirst(body)
+	d.patternsFirst(body)
 	d.structure(body, body.GetToken(), reflect.ValueOf(d.cfg).Elem(), "")
 	return true
 }
 
-// limitsFirst reads the top-level limits before all else, since each listener begins as a copy of them. What is wrong
-// with them is noted when they are read again in their turn.
-func (d *decoder) limitsFirst(body ast.Node) {
+// patternsFirst reads the top-level limits and quotas before all else, since listeners and tenants begin as copies of them.
+// What is wrong with them is noted when they are read again in their turn.
+func (d *decoder) patternsFirst(body ast.Node) {
 	early := *d
 	early.problems = nil
 	pairs, ok := early.pairs(body, nil, "")
@@ -97,8 +97,11 @@ func (d *decoder) limitsFirst(body ast.Node) {
 		return
 	}
 	for _, pair := range pairs {
-		if pair.Key.GetToken().Value == "limits" {
-			early.value(pair.Value, pair.Key.GetToken(), reflect.ValueOf(&d.cfg.Limits).Elem(), "limits", "")
+		switch name := pair.Key.GetToken().Value; name {
+		case "limits":
+			early.value(pair.Value, pair.Key.GetToken(), reflect.ValueOf(&d.cfg.Limits).Elem(), name, "")
+		case "quotas":
+			early.value(pair.Value, pair.Key.GetToken(), reflect.ValueOf(&d.cfg.Quotas).Elem(), name, "")
 		}
 	}
 }
@@ -121,11 +124,18 @@ func (d *decoder) complete() {
 		d.origins["delivery.hello"] = Origin{Word: "hostname"}
 	}
 	for i := range c.Listeners {
-		for _, f := range fields(reflect.TypeFor[Limits]()) {
-			key := fmt.Sprintf("listeners[%d].limits.%s", i, f.name)
-			if _, given := d.origins[key]; !given {
-				d.origins[key] = Origin{Word: "limits." + f.name}
-			}
+		d.inherit(fmt.Sprintf("listeners[%d].limits", i), "limits", reflect.TypeFor[Limits]())
+	}
+	for i := range c.Tenants {
+		d.inherit(fmt.Sprintf("tenants[%d].quota", i), "quotas.tenant", reflect.TypeFor[Quota]())
+	}
+}
+
+// inherit names the group that the values of another one come from where the file does not give them.
+func (d *decoder) inherit(group, from string, t reflect.Type) {
+	for _, f := range fields(t) {
+		if _, given := d.origins[join(group, f.name)]; !given {
+			d.origins[join(group, f.name)] = Origin{Word: join(from, f.name)}
 		}
 	}
 }

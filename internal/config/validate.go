@@ -93,6 +93,9 @@ func (d *decoder) validate() {
 	if !filepath.IsAbs(c.Events.Dir) && c.Events.Dir != filepath.Join(c.DataDir, "events") {
 		d.wrong("events.dir", strconv.Quote(c.Events.Dir)+" is not an absolute path", "write it from the root")
 	}
+	d.checkTLS()
+	d.checkTenants()
+	d.checkAuth()
 	d.checkListeners()
 	if c.HTTP.Address != "" {
 		if ip, ok := d.checkAddress("http.address", c.HTTP.Address, "127.0.0.1:8080"); ok && !ip.IsLoopback() && !ip.IsPrivate() {
@@ -136,49 +139,34 @@ func (d *decoder) checkListeners() {
 			d.missing(key, "name", "is missing", "give the listener a short name, such as relay")
 		case !wordPattern.MatchString(l.Name):
 			d.wrong(key+".name", strconv.Quote(l.Name)+" is not a short name",
-				"use up to 32 lower-case letters, digits, hyphens and underscores")
+				shortName)
 		case twice:
 			d.wrong(key+".name", fmt.Sprintf("%q is also the name of listeners[%d]", l.Name, first),
 				"give each listener its own name")
 		default:
 			names[l.Name] = i
 		}
+		var ip netip.Addr
 		if l.Address == "" {
 			d.missing(key, "address", "is missing", `write where to listen, such as "127.0.0.1:2525"`)
-		} else if _, ok := d.checkAddress(key+".address", l.Address, "127.0.0.1:2525"); ok {
+		} else if a, ok := d.checkAddress(key+".address", l.Address, "127.0.0.1:2525"); ok {
+			ip = a
 			if first, twice := addresses[l.Address]; twice && !strings.HasSuffix(l.Address, ":0") {
 				d.wrong(key+".address", fmt.Sprintf("%s is also the address of listeners[%d]", l.Address, first),
 					"give each listener its own address or port")
 			}
 			addresses[l.Address] = i
 		}
-		d.checkTrusted(key, l.TrustedNetworks)
+		d.checkDoor(key, l, ip)
 		for name, word := range map[string]string{"tenant": l.Tenant, "stream": l.Stream} {
 			if !wordPattern.MatchString(word) {
 				d.wrong(key+"."+name, strconv.Quote(word)+" is not a short name",
-					"use up to 32 lower-case letters, digits, hyphens and underscores")
+					shortName)
 			}
 		}
 		if l.Limits.SessionsPerClient > l.Limits.Sessions {
 			d.advise(key+".limits", fmt.Sprintf("sessions_per_client (%d) is above sessions (%d), so one client can take them all",
 				l.Limits.SessionsPerClient, l.Limits.Sessions), "lower sessions_per_client")
-		}
-	}
-}
-
-func (d *decoder) checkTrusted(listener string, networks []netip.Prefix) {
-	if len(networks) == 0 {
-		d.missing(listener, "trusted_networks", "is empty, so every message would be refused",
-			"list the networks that may send, such as [127.0.0.0/8]")
-	}
-	for i, p := range networks {
-		shortest := 8 // 10.0.0.0/8
-		if p.Addr().Is6() {
-			shortest = 7 // fc00::/7
-		}
-		if p.Bits() < shortest {
-			d.wrong(fmt.Sprintf("%s.trusted_networks[%d]", listener, i), p.String()+" covers much of the internet: an open relay",
-				fmt.Sprintf("list your own networks; the prefix length is at least %d", shortest))
 		}
 	}
 }

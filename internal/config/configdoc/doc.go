@@ -10,16 +10,32 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"path/filepath"
 	"strings"
 )
 
-// comments returns the comment of each struct field in a Go file, by "Type.Field", as one paragraph.
+// comments returns the comment of each struct and struct field declared next to a Go file, itself included, by "Type" and
+// "Type.Field", as one paragraph.
 func comments(goFile string) (map[string]string, error) {
-	file, err := parser.ParseFile(token.NewFileSet(), goFile, nil, parser.ParseComments)
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(goFile), "*.go"))
 	if err != nil {
-		return nil, fmt.Errorf("reading the comments of the configuration: %w", err)
+		return nil, fmt.Errorf("finding the declarations of the configuration: %w", err)
 	}
 	found := make(map[string]string)
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			return nil, fmt.Errorf("reading the comments of the configuration: %w", err)
+		}
+		collect(found, file)
+	}
+	return found, nil
+}
+
+func collect(found map[string]string, file *ast.File) {
 	for _, decl := range file.Decls {
 		gen, ok := decl.(*ast.GenDecl)
 		if !ok {
@@ -42,7 +58,6 @@ func comments(goFile string) (map[string]string, error) {
 			}
 		}
 	}
-	return found, nil
 }
 
 func paragraph(s string) string { return strings.Join(strings.Fields(s), " ") }

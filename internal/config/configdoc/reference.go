@@ -76,8 +76,8 @@ func (r *reference) group(key, title string, v reflect.Value) {
 			if f.Type.Kind() == reflect.Slice {
 				values = "list of keys"
 			}
-			fmt.Fprintf(r.out, "| [`%s`](#%s) | %s | | %s |\n", name, anchor(path), values, r.texts[t.Name()+"."+f.Name])
-			if !strings.HasPrefix(key, "listeners") { // their limits are the top-level limits
+			fmt.Fprintf(r.out, "| [`%s`](#%s) | %s | | %s |\n", name, anchor(homeOf(path, group)), values, r.texts[t.Name()+"."+f.Name])
+			if homeOf(path, group) == path {
 				later = append(later, section{path, groupValue(v.Field(i), group)})
 			}
 			continue
@@ -93,12 +93,16 @@ func (r *reference) group(key, title string, v reflect.Value) {
 	}
 }
 
-func anchor(path string) string {
-	if strings.HasPrefix(path, "listeners.") {
-		return "limits"
-	}
-	return path
+// homes are where groups that stand in several places are described, once.
+var homes = map[reflect.Type]string{
+	reflect.TypeFor[config.Limits](): "limits",
+	reflect.TypeFor[config.Quota]():  "quotas.tenant",
 }
+
+func homeOf(path string, group reflect.Type) string { return cmp.Or(homes[group], path) }
+
+// anchor is what a heading becomes in a link.
+func anchor(path string) string { return strings.ReplaceAll(path, ".", "") }
 
 // shown is the default as the file would have it.
 func shown(v reflect.Value) string {

@@ -20,8 +20,12 @@ const (
 
 // required lists the keys without which an element of a list means nothing.
 var required = map[reflect.Type][]string{
-	reflect.TypeFor[config.Listener](): {"name", "address", "trusted_networks"},
+	reflect.TypeFor[config.Listener](): {"name", "address"},
 	reflect.TypeFor[config.Route]():    {"domains", "hosts"},
+
+	reflect.TypeFor[config.Certificate](): {"name", "certificate", "key"},
+	reflect.TypeFor[config.Tenant]():      {"id"},
+	reflect.TypeFor[config.OAuth]():       {"name", "issuer"},
 }
 
 // Schema returns the JSON Schema of the configuration file. configGo is the path of the file that declares
@@ -127,6 +131,13 @@ func groupValue(v reflect.Value, group reflect.Type) reflect.Value {
 		return reflect.ValueOf(config.DefaultListener())
 	case reflect.TypeFor[config.Route]():
 		return reflect.ValueOf(config.DefaultRoute())
+	case reflect.TypeFor[config.OAuth]():
+		return reflect.ValueOf(config.DefaultOAuth())
+	case reflect.TypeFor[config.Tenant]():
+		return reflect.ValueOf(config.Tenant{Quota: config.Default().Quotas.Tenant})
+	}
+	if v.Kind() == reflect.Slice {
+		return reflect.Zero(group)
 	}
 	return v
 }
