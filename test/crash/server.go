@@ -2,6 +2,7 @@ package crash
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,52 +18,77 @@ import (
 // listenerName is the listener that submitters use.
 const listenerName = "load"
 
-// writeConfig writes the configuration file of the server and returns its name. What is small makes rare things
-// common: segments and event files end often.
-func writeConfig(dir string, w *world) (string, error) {
+// serverConfig is what scenarios change in the server's configuration. What is small makes rare things common: segments
+// and event files end often.
+type serverConfig struct {
+	segment     string // default 8MiB
+	messageSize int    // default messageLimit
+	retry       string // default [1s, 1s, 2s]
+	command     string // limits.command_timeout; default 5m
+	drain       string // drain_timeout; default 10s
+	delivery    string // further keys of delivery, each line indented
+	more        string // further lines at the top level
+}
+
+// write writes the configuration file of the server and returns its name.
+func (c serverConfig) write(dir, data string, w *world) (string, error) {
+	c.segment = cmp.Or(c.segment, "8MiB")
+	c.messageSize = cmp.Or(c.messageSize, messageLimit)
 	name := filepath.Join(dir, "godwit.yaml")
 	text := fmt.Sprintf(`hostname: godwit.crash.example
 data_dir: %q
-drain_timeout: 10s
+drain_timeout: %s
 listeners:
   - name: %s
     address: "127.0.0.1:0"
     trusted_networks: [127.0.0.0/8]
-    limits: {message_size: %d}
+    limits: {message_size: %d, command_timeout: %s}
 delivery:
   port: %d
   allowed_networks: [127.0.0.0/8]
-  retry: [1s, 1s, 2s]
-routes:
+  retry: %s
+  idle_timeout: 5s
+%sroutes:
   - {domains: [%s], hosts: ["127.0.2.6:%d"], protocol: lmtp}
 dns: {servers: [%q]}
-journal: {segment_size: 8MiB}
+journal: {segment_size: %s}
 events: {max_size: 4MiB, keep: 10000}
 log: {format: json}
-`, dataDir(dir), listenerName, messageLimit, w.port, lmtpDomain, w.port, w.dns.Addr())
+%s`, data, cmp.Or(c.drain, "10s"), listenerName, c.messageSize, cmp.Or(c.command, "5m"), w.port,
+		cmp.Or(c.retry, "[1s, 1s, 2s]"), c.delivery, lmtpDomain, w.port, w.dns.Addr(), c.segment, c.more)
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 		return "", fmt.Errorf("write configuration: %w", err)
 	}
 	return name, nil
 }
 
-func dataDir(dir string) string   { return filepath.Join(dir, "data") }
 func eventsDir(dir string) string { return filepath.Join(dir, "data", "events") }
 
 // process is one life of the server.
 type process struct {
-	cmd     *exec.Cmd
-	started time.Time
-	ready   chan string   // gets the listener's address when mail is taken
-	gone    chan struct{} // closed when the process has ended
-	err     error         // of its end; valid once gone is closed
+	cmd      *exec.Cmd
+	started  time.Time
+	ready    chan readiness // gets where to find it when mail is taken
+	address  string         // of the listener; this and what follows is known once it is ready
+	profiles string         // of the profiles; empty: off
+	readyAt  time.Time
+	gone     chan struct{} // closed when the process has ended
+	err      error         // of its end; valid once gone is closed
 }
 
-// startProcess runs `godwit serve`; what it logs is appended to log too.
-func startProcess(binary, config string, log *serverLog) (*process, error) {
-	p := &process{ready: make(chan string, 1), gone: make(chan struct{})}
-	p.cmd = exec.Command(binary, "serve", "--config", config)
-	p.cmd.Env = []string{} // neither a service manager nor settings of whoever runs the test
+// readiness is what the server says of itself when it takes mail.
+type readiness struct {
+	listeners map[string]string
+	profiles  string
+	at        time.Time
+}
+
+// startProcess runs the server; what it logs is appended to log too.
+func startProcess(args, env []string, log *serverLog) (*process, error) {
+	p := &process{ready: make(chan readiness, 1), gone: make(chan struct{})}
+	p.cmd = exec.Command(args[0], args[1:]...)
+	// Neither a service manager nor settings of whoever runs the test; wrappers need a path.
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		return nil, fmt.Errorf("start server: %w", err)
@@ -83,19 +109,24 @@ func startProcess(binary, config string, log *serverLog) (*process, error) {
 func (p *process) follow(stderr io.Reader, log *serverLog) {
 	lines := bufio.NewScanner(stderr)
 	lines.Buffer(nil, 1<<20)
+	profiles := ""
 	for lines.Scan() {
 		var line struct {
 			Level     string            `json:"level"`
 			Msg       string            `json:"msg"`
 			Listeners map[string]string `json:"listeners"`
+			Address   string            `json:"address"`
 		}
 		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
 			line.Level = "ERROR" // a panic, or what the runtime says at the end of a process
 		}
 		log.add(lines.Bytes(), line.Level == "ERROR")
-		if line.Msg == "ready" {
+		switch line.Msg {
+		case "profiles":
+			profiles = line.Address
+		case "ready":
 			select {
-			case p.ready <- line.Listeners[listenerName]:
+			case p.ready <- readiness{line.Listeners, profiles, time.Now()}:
 			default:
 			}
 		}
@@ -106,17 +137,18 @@ func (p *process) follow(stderr io.Reader, log *serverLog) {
 // errDied says that the server ended without being asked to.
 var errDied = errors.New("the server ended by itself")
 
-// awaitReady returns the address and how long it took.
-func (p *process) awaitReady(limit time.Duration) (string, time.Duration, error) {
+// awaitReady waits until the server takes mail.
+func (p *process) awaitReady(limit time.Duration) error {
 	t := time.NewTimer(limit)
 	defer t.Stop()
 	select {
-	case address := <-p.ready:
-		return address, time.Since(p.started), nil
+	case r := <-p.ready:
+		p.address, p.profiles, p.readyAt = r.listeners[listenerName], r.profiles, r.at
+		return nil
 	case <-p.gone:
-		return "", 0, fmt.Errorf("%w while starting: %v", errDied, p.err)
+		return fmt.Errorf("%w while starting: %v", errDied, p.err)
 	case <-t.C:
-		return "", 0, fmt.Errorf("the server is not ready after %s", limit)
+		return fmt.Errorf("the server is not ready after %s", limit)
 	}
 }
 
@@ -133,6 +165,27 @@ func (p *process) kill() (kill, error) {
 	k.Gone = time.Now()
 	return k, err
 }
+
+// awaitEnd waits until the server ends by itself, as after a failed sync, and returns its life. With a status of zero
+// nobody would notice, so that is an error.
+func (p *process) awaitEnd(limit time.Duration) (kill, error) {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	k := kill{Started: p.started, Ready: p.readyAt, Began: time.Now()}
+	select {
+	case <-p.gone:
+	case <-t.C:
+		return k, errAlive
+	}
+	k.Gone = time.Now()
+	if p.err == nil {
+		return k, errors.New("the server ended by itself with status 0")
+	}
+	return k, nil
+}
+
+// errAlive says that a server that had to end did not.
+var errAlive = errors.New("the server goes on")
 
 // stop sends SIGTERM and waits for an orderly end.
 func (p *process) stop(limit time.Duration) error {
@@ -178,4 +231,18 @@ func (l *serverLog) add(line []byte, complaint bool) {
 		return
 	}
 	l.complaints = append(l.complaints, string(line))
+}
+
+// tail returns the last complaints of the server, to stand below an error.
+func (l *serverLog) tail() string {
+	if l == nil {
+		return ""
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var text string
+	for _, line := range l.complaints {
+		text += "\n  server: " + line
+	}
+	return text
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"strings"
+	"time"
 )
 
 // Sizes of what is submitted, in octets and recipients. The server's limit is messageLimit.
@@ -38,6 +39,7 @@ type plan struct {
 	pipelined bool
 	bad       []string // recipients that RCPT must refuse
 	content   []byte
+	waited    time.Duration // from its last octet to the final reply
 }
 
 // text is what all bodies are cut from.
@@ -87,6 +89,8 @@ type shaper struct {
 	name string
 	next int
 	text *text
+
+	largest int // octets of a message
 }
 
 // sites are the domains that recipients have, by how often.
@@ -150,7 +154,7 @@ func (s *shaper) recipients() []string {
 
 // content makes the message. Its first line tells the sinks where it begins below trace headers.
 func (s *shaper) content(p *plan) []byte {
-	size := int(smallest * math.Pow(largest/smallest, s.rand.Float64()))
+	size := int(smallest * math.Pow(float64(s.largest)/smallest, s.rand.Float64()))
 	if p.fate == oversize {
 		size = messageLimit + 1 + s.rand.IntN(smallest)
 	}

@@ -23,10 +23,17 @@ type door struct {
 	mu      sync.Mutex
 	address string        // empty: nowhere
 	changed chan struct{} // closed when address changes
-	pending atomic.Int64
+	pending atomic.Int64  // recipients acknowledged and not delivered
+	most    int64         // of them at which submitters wait; negative: never
+	replies replies
 }
 
-func newDoor() *door { return &door{changed: make(chan struct{})} }
+func newDoor(most int64) *door {
+	if most == 0 {
+		most = mostPending
+	}
+	return &door{changed: make(chan struct{}), most: most}
+}
 
 func (d *door) set(address string) {
 	d.mu.Lock()
@@ -83,7 +90,7 @@ func (s *submitter) serve(ctx context.Context, address string) error {
 	}
 	defer c.nc.Close()
 	for range 1 + s.rand.IntN(20) {
-		for s.door.pending.Load() > mostPending {
+		for s.door.most >= 0 && s.door.pending.Load() > s.door.most {
 			if !pause(ctx, 5*time.Millisecond) {
 				return nil
 			}
@@ -97,6 +104,7 @@ func (s *submitter) serve(ctx context.Context, address string) error {
 		s.ledger.add(begin)
 		end, err := p.submit(c)
 		end.Token, end.Time = p.Token, time.Now()
+		s.door.replies.note(&end, p.waited)
 		if err != nil {
 			end.Err = err.Error()
 		}
@@ -310,7 +318,9 @@ func (p *plan) cut(last bool) [][]byte {
 // conclude reads the final reply to a message that has left in full.
 func (p *plan) conclude(c *session, end submission) (submission, error) {
 	end.Outcome = unknown
+	left := time.Now()
 	r, err := c.reply()
+	p.waited = time.Since(left)
 	if err != nil {
 		return end, err
 	}

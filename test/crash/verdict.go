@@ -121,6 +121,16 @@ func (v *Verdict) breach(i Invariant, format string, args ...any) {
 	}
 }
 
+// merge takes over what a scenario found beside the ledgers.
+func (v *Verdict) merge(o *Verdict) {
+	for i := range o.Checked {
+		v.Checked[i] = v.Checked[i] || o.Checked[i]
+		v.Breaches[i] += o.Breaches[i]
+	}
+	v.Cases = append(v.Cases, o.Cases...)
+	v.Notes = append(v.Notes, o.Notes...)
+}
+
 // OK reports that all invariants hold.
 func (v *Verdict) OK() bool { return len(v.Cases) == 0 }
 

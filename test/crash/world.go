@@ -126,6 +126,22 @@ func (w *world) listenOnce() error {
 	return nil
 }
 
+// setDown makes all providers refuse everything for the time being, or take it as their scripts say.
+func (w *world) setDown(down bool) error {
+	for _, p := range w.providers {
+		script := p.script
+		if down {
+			script = smtptest.Script{Hostname: p.script.Hostname, LMTP: p.script.LMTP, Rules: []smtptest.Rule{
+				{At: smtptest.AtMail, Reply: "451 4.3.2 Closed for now"},
+			}}
+		}
+		if err := p.sink.SetScript(script); err != nil {
+			return fmt.Errorf("provider %s: %w", p.domain, err)
+		}
+	}
+	return nil
+}
+
 func (w *world) close() {
 	for _, p := range w.providers {
 		if p.listener != nil {
