@@ -25,6 +25,7 @@ var rooms = map[string]int{
 
 	"internal/dns": services, "internal/journal": services, "internal/store": services, "internal/spool": services,
 	"internal/suppression": services, "internal/bounce": services, "internal/config": services,
+	"internal/audit": services, "internal/seal": services,
 
 	"internal/shaping": engine, "internal/queue": engine, "internal/delivery": engine, "internal/outbox": engine, "internal/analytics": engine,
 
@@ -41,6 +42,7 @@ var neighbours = map[string][]string{
 	"api":         {"event"},
 
 	"internal/spool": {"internal/journal"}, // the spool is a view of the journal
+	"internal/audit": {"internal/store"},   // the chain is kept in the store
 
 	"internal/queue":              {"internal/shaping"},
 	"internal/delivery":           {"internal/queue", "internal/shaping"},
