@@ -32,6 +32,12 @@ type Body struct {
 	room   [2][]byte // where pieces lies while it is short
 	size   int64
 
+	budget  *Budget // of a body being received; nil: bounded by nobody
+	memory  int64   // octets of the pieces
+	charged int64   // of these, or ahead of them, counted in budget
+	over    bool    // a piece was more than the budget had
+	claim   Claim   // of a body that was read back
+
 	// EightBit says that an octet above 127 occurs. DotLine says that some line begins with a dot, so that DATA must
 	// stuff it (RFC 5321, 4.5.2). Both are set by whoever fills the body.
 	EightBit bool
@@ -119,7 +125,43 @@ func (b *Body) Free() []byte {
 		piece = largePieces.Get().(*[largePiece]byte)[:0]
 	}
 	b.pieces = append(b.pieces, piece)
+	b.memory += int64(cap(piece))
+	if b.budget != nil && b.memory > b.charged {
+		if !b.budget.take(b.memory - b.charged) {
+			b.over = true
+		}
+		b.charged = b.memory
+	}
 	return piece[:cap(piece)]
+}
+
+// Over reports that the body has grown beyond what its budget had. It should be released.
+func (b *Body) Over() bool { return b.over }
+
+// Memory returns the octets of the pieces that the body is made of.
+func (b *Body) Memory() int64 { return b.memory }
+
+// Reserve counts a body of size octets in its budget before it comes. It returns false, and counts nothing, if there
+// is no room for it.
+func (b *Body) Reserve(size int64) bool {
+	more := memoryOf(size) - b.charged
+	if b.budget == nil || more <= 0 {
+		return true
+	}
+	if !b.budget.take(more) {
+		b.budget.give(more)
+		return false
+	}
+	b.charged += more
+	return true
+}
+
+// Trim gives back what Reserve counted and did not come.
+func (b *Body) Trim() {
+	if b.budget != nil && b.charged > b.memory {
+		b.budget.give(b.charged - b.memory)
+		b.charged = b.memory
+	}
 }
 
 // Extend takes the first n bytes of what Free returned last into the body.
@@ -206,4 +248,8 @@ func (b *Body) Release() {
 		b.pieces[i] = nil
 	}
 	b.pieces, b.front = nil, nil
+	if b.charged > 0 {
+		b.budget.give(b.charged)
+	}
+	b.claim.Release()
 }

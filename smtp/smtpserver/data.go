@@ -18,7 +18,12 @@ func (s *session) data(ctx context.Context, _ []byte) ending {
 	if s.state != stateRcpt {
 		return s.refuseData()
 	}
-	s.beginBody(true)
+	if s.beginBody(true); s.tx.scan.flaw != flawNone { // sooner than after it was sent in vain
+		s.noteFlaw(s.tx.scan.flaw)
+		s.tell(s.tx.env, flaws[s.tx.scan.flaw].reply)
+		s.drop(stateReady)
+		return s.reply(flaws[flawMemory].reply)
+	}
 	if e := s.reply(replyData); e != goOn {
 		return e
 	}
@@ -132,9 +137,14 @@ func parseChunk(args []byte) (n int64, last, ok bool) {
 }
 
 func (s *session) beginBody(stuffed bool) {
-	s.tx.body = smtp.NewBody()
+	s.tx.body = s.server.options.Memory.NewBody()
 	s.tx.scan = scanner{stuffed: stuffed, limits: &s.terms.Limits}
 	s.window = window{}
+	// What the client announced is counted from here on: a few large messages that fit are worth more than many that
+	// are refused half-way.
+	if !s.tx.body.Reserve(max(1, s.tx.env.From.Size)) {
+		s.tx.scan.find(flawMemory)
+	}
 }
 
 // endChunks completes a message that came in chunks. Its last line gets the CRLF that wire form asks for.
@@ -280,19 +290,17 @@ func (s *session) put(p []byte) {
 // grow adds octets that lie in the body's free space to it. Octets of a flawed message are left there to be
 // overwritten, and those kept before are given back at once.
 func (s *session) grow(kept int) {
-	if s.tx.scan.flaw != flawNone {
-		if s.tx.body.Size() > 0 {
-			s.tx.body.Release()
-			s.tx.body = smtp.NewBody()
+	if s.tx.scan.flaw == flawNone {
+		s.tx.body.Extend(kept)
+		if !s.tx.body.Over() {
+			return
 		}
-		s.server.memory.Add(-s.tx.held)
-		s.tx.held = 0
-		return
-	}
-	s.tx.body.Extend(kept)
-	s.tx.held += int64(kept)
-	if s.server.memory.Add(int64(kept)) > s.terms.MemoryBytes {
 		s.tx.scan.find(flawMemory)
+	}
+	if !s.tx.scrap {
+		s.tx.scrap = true
+		s.tx.body.Release()
+		s.tx.body = smtp.NewBody()
 	}
 }
 
@@ -311,6 +319,7 @@ func (s *session) deliver(ctx context.Context) ending {
 		}
 	}
 	env, body := s.tx.env, s.tx.body
+	body.Trim()
 	body.EightBit, body.DotLine = s.tx.scan.eightBit, s.tx.scan.dotLine
 	size := s.tx.scan.size
 	s.tx.env = nil // the backend's from here on; nothing is left to reset

@@ -73,8 +73,8 @@ func (st *stage) play(t *testing.T, script []byte, cuts []byte) (said string, me
 	if n := counted(t, s.metrics.panics); n != 0 {
 		t.Fatalf("%q: the session panicked", script)
 	}
-	if s.memory.Load() != 0 || s.Sessions() != 0 || b.mu.closes != 1 {
-		t.Fatalf("%q: %d octets held, %d sessions", script, s.memory.Load(), s.Sessions())
+	if held(s) != 0 || s.Sessions() != 0 || b.mu.closes != 1 {
+		t.Fatalf("%q: %d octets held, %d sessions", script, held(s), s.Sessions())
 	}
 	said = c.said.String()
 	for line := range strings.SplitSeq(strings.TrimSuffix(said, "\r\n"), "\r\n") {

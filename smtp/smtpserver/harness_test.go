@@ -281,3 +281,9 @@ func counted(t testing.TB, c prometheus.Collector) float64 {
 	}
 	return families[0].GetMetric()[0].GetCounter().GetValue()
 }
+
+// held returns the octets of memory that the server's budget counts.
+func held(s *Server) int64 {
+	received, _, _ := s.options.Memory.Usage()
+	return received
+}

@@ -195,12 +195,12 @@ func TestMessageSize(t *testing.T) {
 		"RCPT TO:<b@example.net> => 250", "DATA => 354")
 	body := "\r\n" + lines(20000, 70)
 	c.send(body[:1<<20-10000])
-	if held := s.memory.Load(); held < 1<<19 {
-		t.Errorf("%d octets held", held)
+	if n := held(s); n < 1<<19 {
+		t.Errorf("%d octets held", n)
 	}
 	c.send(body[1<<20-10000:])
-	if held := s.memory.Load(); held != 0 {
-		t.Errorf("%d octets held of a message that is too large", held)
+	if n := held(s); n != 0 {
+		t.Errorf("%d octets held of a message that is too large", n)
 	}
 	c.send(".\r\n")
 	c.want("552 5.3.4")
@@ -240,7 +240,7 @@ func TestHeaderAndLineLimits(t *testing.T) {
 // TestMemoryLimit: what all sessions hold together is bounded; who comes too late is put off, not refused.
 func TestMemoryLimit(t *testing.T) {
 	t.Parallel()
-	s := newTestServer(t, &backend{}, func(o *Options) { o.Limits.MemoryBytes = 256 << 10 })
+	s := newTestServer(t, &backend{}, func(o *Options) { o.Memory = smtp.NewBudget(512 << 10) })
 	first, second := dial(t, s), dial(t, s)
 	for _, c := range []*client{first, second} {
 		c.hello()
@@ -259,8 +259,8 @@ func TestMemoryLimit(t *testing.T) {
 	second.want("250")
 	first.quit()
 	second.quit()
-	if held := s.memory.Load(); held != 0 {
-		t.Errorf("%d octets held", held)
+	if n := held(s); n != 0 {
+		t.Errorf("%d octets held", n)
 	}
 }
 

@@ -20,7 +20,12 @@ type Options struct {
 	Hostname string  // our name in greeting and EHLO; required
 	Backend  Backend // required
 	Limits   Limits
-	Banner   string // words after the name in the greeting, printable ASCII; none by default
+
+	// Memory bounds the messages being received, with all other bodies of the process; beyond, 452 4.3.1. Nil: a budget
+	// of its own of 1 GiB.
+	Memory *smtp.Budget
+
+	Banner string // words after the name in the greeting, printable ASCII; none by default
 
 	// Normalize accepts mail of clients that send bare LF: in commands and data it is read as CRLF, and bare CR in data
 	// is dropped. The end of data is CRLF.CRLF as ever.
@@ -51,7 +56,6 @@ type Limits struct {
 
 	HeaderBytes  int   // octets of a message's header (256 KiB)
 	MessageBytes int64 // octets of a message, offered as SIZE (50 MiB; at least 64 KiB: RFC 5321, 4.5.3.1.7)
-	MemoryBytes  int64 // octets of all messages being received at once; beyond, 452 4.3.1 (1 GiB)
 	Recipients   int   // of a transaction; beyond, 452 4.5.3 (1,000; at least 100: RFC 5321, 4.5.3.1.8)
 	BadCommands  int   // refused for syntax or order in a session; beyond, 421 (20)
 	IdleCommands int   // that bring no message nearer (RSET, NOOP, HELO...) since the last message; beyond, 421 (100)
@@ -77,7 +81,6 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.TextLine, 64<<10)
 	fill(&l.HeaderBytes, 256<<10)
 	fill(&l.MessageBytes, 50<<20)
-	fill(&l.MemoryBytes, 1<<30)
 	fill(&l.Recipients, 1000)
 	fill(&l.BadCommands, 20)
 	fill(&l.IdleCommands, 100)
@@ -109,7 +112,6 @@ func (l Limits) validate() error {
 	check("TextLine", int64(l.TextLine), 998, maxInput)
 	check("HeaderBytes", int64(l.HeaderBytes), 1<<10, maxInput)
 	check("MessageBytes", l.MessageBytes, 64<<10, maxInput)
-	check("MemoryBytes", l.MemoryBytes, 64<<10, maxInput)
 	check("Recipients", int64(l.Recipients), 100, 1<<20)
 	check("BadCommands", int64(l.BadCommands), 1, 1<<20)
 	check("IdleCommands", int64(l.IdleCommands), 1, 1<<20)
@@ -158,6 +160,9 @@ func (o *Options) fillAndValidate() error {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	fill(&o.DrainTimeout, 30*time.Second)
+	if o.Memory == nil {
+		o.Memory = smtp.NewBudget(1 << 30)
+	}
 	var errs []error
 	if o.Backend == nil {
 		errs = append(errs, errors.New("no backend"))

@@ -25,7 +25,6 @@ type Server struct {
 	greeting []byte
 	metrics  *metrics
 	gate     gate
-	memory   atomic.Int64 // octets of messages being received
 	refusing atomic.Int32 // connections being told that there are too many
 	ids      ids
 

@@ -227,8 +227,8 @@ func TestPanic(t *testing.T) {
 		}
 		<-c.done
 	}
-	if s.Sessions() != 1 || s.memory.Load() != 0 {
-		t.Errorf("%d sessions, %d octets held", s.Sessions(), s.memory.Load())
+	if s.Sessions() != 1 || held(s) != 0 {
+		t.Errorf("%d sessions, %d octets held", s.Sessions(), held(s))
 	}
 	bystander.do("NOOP => 250")
 	bystander.quit()

@@ -77,10 +77,10 @@ type transaction struct {
 	tried int             // RCPTs given, accepted or not
 
 	body   *smtp.Body
+	scrap  bool // body only takes what is thrown away
 	scan   scanner
 	clean  normalizer
 	chunks int
-	held   int64 // octets of body that the server's memory limit counts
 }
 
 func newSession(sv *serving, conn net.Conn) *session {
@@ -202,7 +202,6 @@ func (s *session) clear(to state) {
 	if s.tx.body != nil {
 		s.tx.body.Release()
 	}
-	s.server.memory.Add(-s.tx.held)
 	s.tx = transaction{}
 	s.setState(to)
 }

@@ -311,7 +311,7 @@ func TestDrainCuts(t *testing.T) {
 				t.Errorf("said %q", said)
 			}
 		}
-		if len(b.messages()) != 0 || !told || s.Sessions() != 0 || s.memory.Load() != 0 {
+		if len(b.messages()) != 0 || !told || s.Sessions() != 0 || held(s) != 0 {
 			t.Errorf("%d messages, told %v, %d sessions", len(b.messages()), told, s.Sessions())
 		}
 	})

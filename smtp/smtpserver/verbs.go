@@ -184,7 +184,7 @@ func (s *session) mail(ctx context.Context, args []byte) ending {
 		s.tx = transaction{}
 		s.tell(&smtp.Envelope{From: from}, flaws[flawSize].reply)
 		return s.excuse(flaws[flawSize].reply)
-	case s.server.memory.Load()+from.Size > s.terms.MemoryBytes: // sooner than after it was sent in vain
+	case !s.server.options.Memory.Room(from.Size): // sooner than after it was sent in vain
 		s.tx = transaction{}
 		return s.excuse(flaws[flawMemory].reply)
 	}
