@@ -61,6 +61,12 @@ type Config struct {
 	// The event log: one JSON object per line for everything that happens to mail.
 	Events Events `yaml:"events"`
 
+	// The record of administrative acts.
+	Audit Audit `yaml:"audit"`
+
+	// Encryption of what is kept on disk.
+	Encryption Encryption `yaml:"encryption"`
+
 	// The log of the program itself, on standard error.
 	Log Log `yaml:"log"`
 
@@ -75,6 +81,10 @@ type HTTP struct {
 	// The address of /metrics, /healthz and /readyz, such as "127.0.0.1:8080". It needs no password: keep it on a
 	// private address. Empty: off.
 	Address string `yaml:"address" restart:"yes"`
+
+	// Whether the administrators' interface is served there too, for clients that present an API key as bearer token
+	// (RFC 6750). The address must be a loopback one, since keys would be readable on the way.
+	API bool `yaml:"api" restart:"yes"`
 }
 
 // Limits bound what one client can ask of a listener.

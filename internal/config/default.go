@@ -68,6 +68,8 @@ func Default() *Config {
 			KeepFor:  30 * day,
 			Compress: "gzip",
 		},
+		Encryption: Encryption{Seal: true},
+
 		Log:    Log{Level: "info", Format: "text"},
 		Memory: Memory{Bodies: 128 * MiB},
 	}

@@ -101,8 +101,11 @@ func (d *decoder) validate() {
 		if ip, ok := d.checkAddress("http.address", c.HTTP.Address, "127.0.0.1:8080"); ok && !ip.IsLoopback() && !ip.IsPrivate() {
 			d.advise("http.address", "metrics are readable for everyone who can reach it",
 				"listen on a private address")
+		} else if ok && c.HTTP.API && !ip.IsLoopback() {
+			d.wrong("http.api", "would send API keys in clear over the network", "set http.address to a loopback address")
 		}
 	}
+	d.checkKeeping()
 	d.checkDelivery()
 	d.checkRoutes()
 	for i, s := range c.DNS.Servers {
