@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"path/filepath"
 	"strconv"
 )
@@ -9,10 +10,10 @@ import (
 type Audit struct {
 	// The file that the signed head of the audit chain is appended to after each act. Put it outside data_dir, where the
 	// server may only append or from where it is copied away: then a chain that was shortened or put back to an earlier
-	// state is found. Default: audit.anchor in data_dir.
+	// state is found. Empty: audit.anchor in data_dir.
 	Anchor string `yaml:"anchor" restart:"yes"`
 
-	// The file of the key that signs (PEM); it is made if missing. Default: the anchor's name with ".key" behind.
+	// The file of the key that signs (PEM); it is made if missing. Empty: the anchor's name with ".key" behind.
 	KeyFile string `yaml:"key_file" restart:"yes"`
 }
 
@@ -33,18 +34,8 @@ type Encryption struct {
 // Enabled says that a master key is given.
 func (e *Encryption) Enabled() bool { return e.KeyFile != "" || len(e.KeyCommand) > 0 }
 
-// completeKeeping fills what depends on data_dir.
-func (d *decoder) completeKeeping() {
-	c := d.cfg
-	if c.Audit.Anchor == "" {
-		c.Audit.Anchor = filepath.Join(c.DataDir, "audit.anchor")
-		d.origins["audit.anchor"] = Origin{Word: "data_dir"}
-	}
-	if c.Audit.KeyFile == "" {
-		c.Audit.KeyFile = c.Audit.Anchor + ".key"
-		d.origins["audit.key_file"] = Origin{Word: "audit.anchor"}
-	}
-}
+// AnchorFile returns where the audit chain is anchored.
+func (c *Config) AnchorFile() string { return cmp.Or(c.Audit.Anchor, filepath.Join(c.DataDir, "audit.anchor")) }
 
 func (d *decoder) checkKeeping() {
 	c := d.cfg

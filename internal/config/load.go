@@ -123,7 +123,6 @@ func (d *decoder) complete() {
 		c.Delivery.Hello = c.Hostname
 		d.origins["delivery.hello"] = Origin{Word: "hostname"}
 	}
-	d.completeKeeping()
 	for i := range c.Listeners {
 		d.inherit(fmt.Sprintf("listeners[%d].limits", i), "limits", reflect.TypeFor[Limits]())
 	}
