@@ -3,14 +3,14 @@ package crash
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,261 +18,166 @@ import (
 	"github.com/godwit-mta/godwit/api"
 )
 
-// rig is a server that lives through a scenario: one process from begin to end, a world of its own, and ledgers outside
-// of it.
+// rig is a server that lives through a scenario: one process from begin to end, in a world of the row's own.
 type rig struct {
-	*campaign
-	p        *process
-	address  string // where it takes mail
-	client   *api.Client
-	http     string // where it tells its metrics
-	profiles string // and its profiles
-	started  kill
-	began    vitals
-
-	stopWorld func()
-	failed    func() error // what the world ended with
+	*stage
+	p       *process
+	began   *usage // before anything was asked of it
+	env     []string
+	address string // where it takes mail
 }
 
 // rigOptions says what surrounds the server. The zero value is a world with nobody but the senders in it.
 type rigOptions struct {
-	providers []*provider
-	zones     string   // more of DNS
-	listener  string   // further keys of the listener, in YAML flow: "limits: {...}, ..."
-	config    string   // further top-level keys
-	retry     string   // "[1s, 1s, 2s]" if empty
-	binary    string   // that of the trial if empty
-	env       []string // of the server
+	binary    string      // the server, if not that of the trial
+	providers []*provider // beside the senders' own
+	zones     string      // more of DNS
+	listener  string      // limits of the listener, in YAML flow
+	delivery  string      // further keys of delivery, in YAML flow
+	more      string      // further listeners, each on a line of its own, indented by two
+	retry     string      // "[1s, 1s, 2s]" if empty
+	env       []string    // of the server
 	drain     time.Duration
+	hasty     bool // nobody looks whether the process gives back what it used, which takes it half a minute
 }
 
-// startRig opens a world and starts a server in it. Whoever gets a rig ends it by finish or close.
-func startRig(ctx context.Context, t *Trial, o rigOptions) (_ *rig, err error) {
-	c := &campaign{
-		o:    Options{Binary: t.Binary, Dir: t.Dir, Seed: t.Seed, Drain: 90 * time.Second},
-		rand: t.Rand(1000), door: newDoor(),
-	}
-	if o.drain > 0 {
-		c.o.Drain = o.drain
+// withRig starts a server in a world of its own, plays act, lets the queue become empty, looks whether the process gives
+// back what it used, stops it, and judges. The evidence is for the row's own condition.
+func withRig(ctx context.Context, t *Trial, o rigOptions, act func(context.Context, *rig) error) (*Verdict, *evidence, error) {
+	s := &stage{
+		o: setting{
+			binary: t.Binary, dir: t.Dir, seed: t.Seed, drain: o.drain, profile: true, submitters: -1,
+		}.filled(),
+		rand: t.Rand(1000), door: newDoor(0),
 	}
 	if o.binary != "" {
-		c.o.Binary = o.binary
+		s.o.binary = o.binary
 	}
-	r := &rig{campaign: c, stopWorld: func() {}, failed: func() error { return nil }}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, r.close())
-		}
-	}()
-	if err := r.openLedgers(); err != nil {
-		return nil, err
+	r := &rig{stage: s, env: o.env}
+	if err := r.open(&o); err != nil {
+		return nil, nil, errors.Join(err, s.close())
 	}
-	home := &provider{domain: homeDomain, address: "127.0.2.7"}
-	c.world, err = newWorldOf(append(slices.Clone(o.providers), home), o.zones, c.sink, c.rand, func(int) {})
+	err := s.play(ctx, func(ctx context.Context, _ *stage) error { return r.live(ctx, &o, act) })
+	if err = errors.Join(err, s.close()); err != nil {
+		return nil, nil, fmt.Errorf("%w%s", err, s.log.tail())
+	}
+	e, err := readEvidence(s.o.dir, filepath.Join(s.o.seen, "events"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := r.writeConfig(&o); err != nil {
-		return nil, err
+	v := judge(e)
+	v.merge(&s.v)
+	v.Complaints, v.MoreComplaints = s.log.complaints, s.log.more
+	for _, late := range s.late {
+		v.breach(I7, "%s", late)
 	}
-	r.runWorld()
-	if err := r.start(ctx, o.env); err != nil {
-		return nil, err
+	if s.damage != "" {
+		v.breach(I1, "spool check of the stopped server: %s", s.damage)
 	}
-	r.began, err = r.vitals(ctx)
-	return r, err
+	v.compareStats(&s.stats)
+	return v, e, nil
 }
 
-func (r *rig) openLedgers() error {
+// live is the life of the server from start to stop.
+func (r *rig) live(ctx context.Context, o *rigOptions, act func(context.Context, *rig) error) error {
+	err := r.up(ctx)
+	if err == nil {
+		err = act(ctx, r)
+	}
+	if err == nil {
+		before := r.began
+		if o.hasty {
+			before = nil
+		}
+		return r.finish(ctx, r.p, before)
+	}
+	if r.p != nil {
+		err = errors.Join(err, r.p.end())
+	}
+	return err
+}
+
+// up starts the server, also again on the same data.
+func (r *rig) up(ctx context.Context) (err error) {
+	if r.p, err = r.start(r.env...); err != nil {
+		return err
+	}
+	r.address = r.p.address
+	if r.began == nil {
+		r.began, err = r.p.use(ctx)
+	}
+	return err
+}
+
+// down stops the server in order.
+func (r *rig) down() error {
+	p := r.p
+	r.p = nil
+	if err := p.stop(30 * time.Second); err != nil {
+		return err
+	}
+	r.kills.add(kill{Started: p.started, Ready: p.readyAt})
+	return nil
+}
+
+func (r *rig) open(o *rigOptions) error {
 	for _, l := range []struct {
 		to   **ledger
 		name string
 	}{{&r.submit, submitLedger}, {&r.sink, sinkLedger}, {&r.kills, killLedger}} {
 		var err error
-		if *l.to, err = newLedger(filepath.Join(r.o.Dir, l.name)); err != nil {
+		if *l.to, err = newLedger(filepath.Join(r.o.dir, l.name)); err != nil {
 			return err
 		}
 	}
-	file, err := os.Create(filepath.Join(r.o.Dir, "server.log"))
+	file, err := os.Create(filepath.Join(r.o.dir, "server.log"))
 	if err != nil {
 		return fmt.Errorf("make log: %w", err)
 	}
 	r.log = &serverLog{file: file}
-	return nil
+	list := append(slices.Clone(o.providers), &provider{domain: homeDomain, address: "127.0.2.7"})
+	if r.world, err = newWorldOf(list, o.zones, r.sink, r.rand, func(int) {}); err != nil {
+		return err
+	}
+	return r.writeConfig(o)
 }
 
 func (r *rig) writeConfig(o *rigOptions) error {
-	retry := o.retry
+	retry, listener, delivery := o.retry, o.listener, o.delivery
 	if retry == "" {
 		retry = "[1s, 1s, 2s]"
 	}
-	listener := o.listener
-	if listener == "" {
-		listener = "limits: {}"
+	if delivery != "" {
+		delivery = ", " + delivery
 	}
-	r.config = filepath.Join(r.o.Dir, "godwit.yaml")
+	r.config = filepath.Join(r.o.dir, "godwit.yaml")
 	text := fmt.Sprintf(`hostname: godwit.crash.example
 data_dir: %q
 drain_timeout: 10s
 listeners:
-  - {name: %s, address: "127.0.0.1:0", trusted_networks: [127.0.0.0/8], %s}
-http: {address: "127.0.0.1:0"}
-delivery:
-  port: %d
-  allowed_networks: [127.0.0.0/8]
-  retry: %s
-  idle_timeout: 3s
+  - {name: %s, address: "127.0.0.1:0", trusted_networks: [127.0.0.0/8], limits: {%s}}
+%sdelivery: {port: %d, allowed_networks: [127.0.0.0/8], retry: %s, idle_timeout: 3s%s}
 dns: {servers: [%q], timeout: 1s}
 journal: {segment_size: 8MiB}
 events: {max_size: 64MiB, keep: 10000}
 log: {format: json}
-%s`, dataDir(r.o.Dir), listenerName, listener, r.world.port, retry, r.world.dns.Addr(), o.config)
+`, r.o.data, listenerName, listener, o.more, r.world.port, retry, delivery, r.world.dns.Addr())
 	if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}
 	return nil
 }
 
-func (r *rig) runWorld() {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- r.world.run(ctx) }()
-	r.failed = sync.OnceValue(func() error {
-		cancel()
-		return <-done
-	})
-	r.stopWorld = cancel
-}
-
-// start starts the server, also again on the same data.
-func (r *rig) start(ctx context.Context, env []string) error {
-	cmd := exec.Command(r.o.Binary, "serve", "--config", r.config, "--pprof", "127.0.0.1:0")
-	cmd.Env = append([]string{}, env...)
-	p, err := startCommand(cmd, r.log)
-	if err != nil {
-		return err
-	}
-	r.p = p
-	address, took, err := p.awaitReady(2 * readyLimit)
-	if err != nil {
-		return errors.Join(err, p.end())
-	}
-	r.address = address
-	r.started = kill{Started: p.started, Ready: p.started.Add(took)}
-	r.client = api.NewSocketClient(filepath.Join(dataDir(r.o.Dir), "admin.sock"))
-	s, err := r.client.Status(ctx)
-	if err != nil {
-		return fmt.Errorf("status: %w", err)
-	}
-	r.http = s.HTTP
-	r.profiles, err = r.lastProfiles()
-	return err
-}
-
-// lastProfiles finds in the log where the process that runs now shows its profiles.
-func (r *rig) lastProfiles() (string, error) {
-	p, err := os.ReadFile(r.log.file.Name())
-	if err != nil {
-		return "", err
-	}
-	i := bytes.LastIndex(p, []byte(`"msg":"profiles","address":"`))
-	if i < 0 {
-		return "", errors.New("the server does not say where its profiles are")
-	}
-	address, _, _ := strings.Cut(string(p[i+len(`"msg":"profiles","address":"`):]), `"`)
-	return address, nil
-}
-
-// stop ends the server in order and notes its life.
-func (r *rig) stop() error {
-	if r.p == nil {
-		return nil
-	}
-	p := r.p
-	r.p = nil
-	r.client.Close()
-	if err := p.stop(30 * time.Second); err != nil {
-		return err
-	}
-	r.kills.add(r.started)
-	return nil
-}
-
-// close ends what is left after an error.
-func (r *rig) close() error {
-	var errs []error
-	if r.p != nil {
-		errs = append(errs, r.p.end())
-		r.p = nil
-	}
-	if err := r.failed(); err != nil {
-		errs = append(errs, fmt.Errorf("simulated internet: %w", err))
-	}
-	return errors.Join(append(errs, r.campaign.close())...)
-}
-
-// finish lets the queue become empty, sees whether the process gives back what it used, stops it, and judges. The
-// evidence is for the row's own condition.
-func (r *rig) finish(ctx context.Context) (*Verdict, *evidence, error) {
-	v := new(Verdict)
-	err := r.drain(ctx, r.p)
-	if err == nil {
-		err = r.calm(ctx, v)
-	}
-	if err == nil {
-		err = r.stop()
-	}
-	if err == nil {
-		err = r.check(ctx)
-	}
-	if err = errors.Join(err, r.close()); err != nil {
-		return nil, nil, fmt.Errorf("%w%s", err, r.log.tail())
-	}
-	e, err := readEvidence(r.o.Dir, eventsDir(r.o.Dir))
-	if err != nil {
-		return nil, nil, err
-	}
-	found := judge(e)
-	found.checks(v.list()...)
-	for _, b := range v.Cases {
-		found.breach(b.Invariant, "%s", b.Text)
-	}
-	found.Notes = append(found.Notes, v.Notes...)
-	found.Complaints, found.MoreComplaints = r.log.complaints, r.log.more
-	for _, late := range r.late {
-		found.breach(I7, "%s", late)
-	}
-	if r.damage != "" {
-		found.breach(I1, "spool check of the stopped server: %s", r.damage)
-	}
-	found.compareStats(&r.stats)
-	return found, e, nil
-}
-
-// list returns the invariants that were looked at.
-func (v *Verdict) list() (list []Invariant) {
-	for i, checked := range v.Checked {
-		if checked {
-			list = append(list, Invariant(i))
-		}
-	}
-	return list
-}
-
-// abandon ends the rig after err.
-func (r *rig) abandon(err error) error {
-	tail := r.log.tail()
-	return fmt.Errorf("%w%s", errors.Join(err, r.close()), tail)
-}
-
 // nudge makes all that waits due again and again until the returned function is called, as an impatient operator would:
 // suspended destinations are asked at once, and a row need not wait for probes that are minutes apart.
 func (r *rig) nudge(ctx context.Context, every time.Duration) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
+	client := r.client()
 	var done sync.WaitGroup
 	done.Go(func() {
+		defer client.Close()
 		for pause(ctx, every) {
-			_, _ = r.client.Act(ctx, api.Action{
+			_, _ = client.Act(ctx, api.Action{
 				Verb: api.Retry, Selection: api.Selection{State: "waiting", All: true},
 			}) // a try that fails is made again
 		}
@@ -289,7 +194,6 @@ type feed struct {
 	size     int // octets of the body, about; 0: 2,000
 	silent   bool
 	to       func(i int) []string
-	patience time.Duration // of each exchange; 0: as ever
 }
 
 // fed is what became of it.
@@ -329,10 +233,10 @@ func (r *rig) feed(ctx context.Context, f feed) *fed {
 	var sum fed
 	var all sync.WaitGroup
 	begin := time.Now()
-	text := newText(rand.NewPCG(r.o.Seed, 7))
+	text := newText(rand.NewPCG(r.o.seed, 7))
 	for s := range f.sessions {
 		all.Go(func() {
-			g := &feeder{feed: &f, rig: r, rand: rand.New(rand.NewPCG(r.o.Seed, uint64(2000+s))), text: text}
+			g := &feeder{feed: &f, rig: r, rand: rand.New(rand.NewPCG(r.o.seed, uint64(2000+s))), text: text}
 			defer func() {
 				g.hangUp()
 				mu.Lock()
@@ -423,7 +327,8 @@ func (g *feeder) plan(i int) *plan {
 	p.chunks = g.rand.IntN(3)
 	head := fmt.Appendf(nil, "Message-ID: <%s>\r\nFrom: Crash <%s>\r\nSubject: %s\r\n\r\n", p.Token, sender, p.Token)
 	p.content = slices.Concat(head, g.text.cut(g.rand, g.size/2+g.rand.IntN(g.size)))
-	p.seal()
+	sum := sha256.Sum256(p.content)
+	p.Size, p.Hash, p.Mode = len(p.content), hex.EncodeToString(sum[:]), p.words()
 	return p
 }
 

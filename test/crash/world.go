@@ -70,7 +70,12 @@ type world struct {
 
 // newWorld opens sockets and starts nothing.
 func newWorld(ledger *ledger, src *rand.Rand, taken func(int)) (*world, error) {
-	w := &world{providers: providers(), ledger: ledger, taken: taken}
+	return newWorldOf(providers(), "", ledger, src, taken)
+}
+
+// newWorldOf is newWorld with other providers, and with more of DNS than what they need.
+func newWorldOf(list []*provider, more string, ledger *ledger, src *rand.Rand, taken func(int)) (*world, error) {
+	w := &world{providers: list, ledger: ledger, taken: taken}
 	for _, p := range w.providers {
 		p.script.Hostname = "mx." + p.domain
 		var err error
@@ -86,8 +91,9 @@ func newWorld(ledger *ledger, src *rand.Rand, taken func(int)) (*world, error) {
 		return nil, err
 	}
 	var zones strings.Builder
+	zones.WriteString(more)
 	for _, p := range w.providers {
-		if p.domain != lmtpDomain {
+		if p.domain != lmtpDomain && p.domain != "" {
 			fmt.Fprintf(&zones, "%[1]s. 300 IN MX 10 mx.%[1]s.\nmx.%[1]s. 300 IN A %[2]s\n", p.domain, p.address)
 		}
 	}
@@ -110,7 +116,7 @@ func (w *world) listen() error {
 		w.close()
 		errs = append(errs, err)
 	}
-	return fmt.Errorf("no port is free on all of 127.0.2.1 to 127.0.2.7: %w", errors.Join(errs...))
+	return fmt.Errorf("no port is free on all addresses of the providers: %w", errors.Join(errs...))
 }
 
 func (w *world) listenOnce() error {
