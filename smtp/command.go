@@ -21,12 +21,15 @@ const (
 	VerbQuit
 	VerbStartTLS // RFC 3207
 	VerbAuth     // RFC 4954
+	VerbXClient  // of Postfix: a trusted peer names its client
+	VerbXForward // of Postfix: a trusted peer tells whom it passes on, for logs
 )
 
 var verbWords = [...]string{
 	VerbUnknown: "unknown", VerbHelo: "HELO", VerbEhlo: "EHLO", VerbMail: "MAIL", VerbRcpt: "RCPT", VerbData: "DATA",
 	VerbBdat: "BDAT", VerbRset: "RSET", VerbNoop: "NOOP", VerbVrfy: "VRFY", VerbExpn: "EXPN", VerbHelp: "HELP",
 	VerbQuit: "QUIT", VerbStartTLS: "STARTTLS", VerbAuth: "AUTH",
+	VerbXClient: "XCLIENT", VerbXForward: "XFORWARD",
 }
 
 // String returns the word as it stands on the wire, "unknown" for all others.
@@ -106,7 +109,12 @@ func parseVerb(word []byte) Verb {
 		case 'A'<<24 | 'U'<<16 | 'T'<<8 | 'H':
 			return confirm(word, VerbAuth)
 		}
-	case len("STARTTLS"):
+	case len("XCLIENT"):
+		return confirm(word, VerbXClient)
+	case len("STARTTLS"): // and of XFORWARD
+		if word[0]|0x20 == 'x' {
+			return confirm(word, VerbXForward)
+		}
 		return confirm(word, VerbStartTLS)
 	}
 	return VerbUnknown

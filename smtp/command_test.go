@@ -35,6 +35,9 @@ func TestParseCommand(t *testing.T) {
 		{"QUIT", VerbQuit, "", true},
 		{"StartTLS", VerbStartTLS, "", true},
 		{"AUTH PLAIN x", VerbAuth, "PLAIN x", true},
+		{"xclient ADDR=192.0.2.1", VerbXClient, "ADDR=192.0.2.1", true},
+		{"XFORWARD NAME=x", VerbXForward, "NAME=x", true},
+		{"XFORWARE NAME=x", VerbUnknown, "NAME=x", true},
 		{"", VerbUnknown, "", true},
 		{" DATA", VerbUnknown, "DATA", true},
 		{"DATAX", VerbUnknown, "", true},
@@ -49,7 +52,7 @@ func TestParseCommand(t *testing.T) {
 			t.Errorf("%q: %v %q %v", tt.line, verb, args, ok)
 		}
 	}
-	for v := VerbUnknown; v <= VerbAuth; v++ {
+	for v := VerbUnknown; v <= VerbXForward; v++ {
 		if v.String() == "" {
 			t.Errorf("verb %d has no word", v)
 		}

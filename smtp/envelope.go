@@ -58,6 +58,11 @@ type Sender struct {
 	UTF8       bool     // SMTPUTF8 was given (RFC 6531, 3.4)
 	Return     Return   // RET
 	EnvelopeID string   // ENVID, decoded (RFC 3461, 4.4)
+
+	// Auth is who first submitted the message as the client tells it, decoded (RFC 4954, 5): "<>" if it does not know,
+	// empty if the parameter was absent. Only a peer that is trusted to know may be believed; an engine that does not
+	// know the peer drops it.
+	Auth string
 }
 
 // Envelope is what MAIL and RCPT said of a message.

@@ -14,7 +14,7 @@ const (
 )
 
 // ParseMail parses what follows "MAIL FROM:": a reverse-path and its parameters (RFC 5321, 4.1.1.2): SIZE, BODY,
-// SMTPUTF8, RET, ENVID and AUTH. AUTH is checked and dropped: no client is trusted to vouch for another (RFC 4954, 5).
+// SMTPUTF8, RET, ENVID and AUTH. Whether AUTH may be believed is for the caller to say (RFC 4954, 5).
 // An error is a [*ParseError].
 func ParseMail(s string) (Sender, error) {
 	path, rest, err := ParseReversePath(s, PathOptions{UTF8: true})
@@ -108,8 +108,7 @@ func (s *Sender) parseParameters(rest string) error {
 			s.EnvelopeID, ok = parseEnvelopeID(value)
 		case strings.EqualFold(keyword, "AUTH"):
 			p = paramAuth
-			_, err := ParseXtext(value)
-			ok = err == nil && value != "" && len(value) <= maxAuthParam
+			s.Auth, ok = parseAuthParam(value)
 		default:
 			return errUnknownParameter
 		}
@@ -122,6 +121,18 @@ func (s *Sender) parseParameters(rest string) error {
 		seen |= p
 		rest = more
 	}
+}
+
+// parseAuthParam decodes the value of AUTH: a mailbox in xtext, or "<>". Octets that end lines or strings are refused.
+func parseAuthParam(value string) (string, bool) {
+	if value == "" || len(value) > maxAuthParam {
+		return "", false
+	}
+	who, err := ParseXtext(value)
+	if err != nil || !utf8.ValidString(who) || strings.ContainsFunc(who, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return "", false
+	}
+	return who, true
 }
 
 func (r *Recipient) parseParameters(rest string, o PathOptions) error {

@@ -26,8 +26,11 @@ func TestParseMail(t *testing.T) {
 		{"<a@example.org> RET=hdrs ENVID=a+2Bb+3D+20c",
 			Sender{Path: a, Return: ReturnHeaders, EnvelopeID: "a+b= c"}, 0},
 		{"<a@example.org> ENVID=" + strings.Repeat("x", 100), Sender{Path: a, EnvelopeID: strings.Repeat("x", 100)}, 0},
-		{"<a@example.org> AUTH=<>", Sender{Path: a}, 0},
-		{"<a@example.org> AUTH=admin@ours.example", Sender{Path: a}, 0},
+		{"<a@example.org> AUTH=<>", Sender{Path: a, Auth: "<>"}, 0},
+		{"<a@example.org> AUTH=admin@ours.example", Sender{Path: a, Auth: "admin@ours.example"}, 0},
+		{"<a@example.org> AUTH=e+3Dmc2@example.com", Sender{Path: a, Auth: "e=mc2@example.com"}, 0},
+		{"<a@example.org> AUTH=a+0D+0Ab", Sender{}, 501},
+		{"<a@example.org> AUTH=a+00b", Sender{}, 501},
 		{"<a@example.org> SIZE=9223372036854775807", Sender{Path: a, Size: 1<<63 - 1}, 0},
 		{"<ü@example.org>", Sender{}, 553},           // U-1
 		{"<a@bücher.example> SIZE=1", Sender{}, 553}, // U-1
@@ -260,6 +263,7 @@ func FuzzCommand(f *testing.F) {
 			if err != nil {
 				return
 			}
+			from.Auth = "" // is told to nobody
 			again := reparse(t, AppendMail(nil, from, from.Size, offered), VerbMail)
 			back, err := ParseMail(again)
 			if err != nil || back != from {

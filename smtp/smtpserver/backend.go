@@ -2,14 +2,16 @@ package smtpserver
 
 import (
 	"context"
+	"crypto/tls"
 	"net/netip"
 
 	"github.com/godwit-mta/godwit/smtp"
+	"github.com/godwit-mta/godwit/smtp/sasl"
 )
 
 // Backend decides what sessions may do. NewSession is called for each connection before the greeting, from many
 // goroutines. A non-zero reply refuses the connection: it is sent instead of the greeting (RFC 5321, 3.1), which then
-// ends. p stays valid and unchanged, but for the fields HELO and EHLO set, until Session.Close.
+// ends. p stays valid and unchanged, but for the fields that HELO, EHLO and STARTTLS set, until Session.Close.
 type Backend interface {
 	NewSession(ctx context.Context, p *Peer) (Session, smtp.Reply)
 }
@@ -43,6 +45,29 @@ type Refuser interface {
 	Refused(env *smtp.Envelope, reply smtp.Reply)
 }
 
+// Authenticator is a Session that lets clients log in. The engine frames the dialog (RFC 4954), the mechanisms of
+// package sasl speak it, and the session decides. After a success there is no second one (RFC 4954, 4).
+type Authenticator interface {
+	// Mechanisms names the mechanisms that are offered now, in order of preference. It is asked at each EHLO and AUTH.
+	// With none AUTH is not offered.
+	Mechanisms() []string
+
+	// Auth begins an exchange with one of Mechanisms. A non-zero reply refuses it instead, such as 421, 454 or 538.
+	Auth(ctx context.Context, mechanism string) (sasl.Server, smtp.Reply)
+
+	// AuthDone is told how each exchange that Auth began has ended: nil is success; other errors are those of the
+	// mechanism, wrap sasl.ErrMalformed if the client broke or cancelled it, or tell that the connection was lost. A zero reply
+	// leaves the words to the engine. A reply that is not positive undoes a success.
+	AuthDone(ctx context.Context, mechanism string, err error) smtp.Reply
+}
+
+// Securer is a Session that is told when STARTTLS has secured its connection: Peer.TLS is set, and all that the client
+// said before is forgotten. A non-zero reply is given to the client's next command and ends the session. With implicit
+// TLS the connection is secure before NewSession.
+type Securer interface {
+	Secured(ctx context.Context) smtp.Reply
+}
+
 // Peer is the other side of a session.
 type Peer struct {
 	Session string         // id of the session, 10 letters and digits, unique in the process
@@ -53,16 +78,38 @@ type Peer struct {
 	// digits and ".-_:[]"; a '?' stands for every other octet that was sent.
 	Hello string
 	ESMTP bool // EHLO was used
+
+	// TLS is the state of the secured connection, nil on a clear one.
+	TLS *tls.ConnectionState
+
+	// Via is the other end of the TCP connection when it was believed to speak for a client that Remote names (PROXY header,
+	// XCLIENT); zero otherwise.
+	Via netip.AddrPort
+
+	// Authenticated is set by the session after a successful AUTH: the login name in a form that is safe in headers. It is
+	// what Protocol goes by.
+	Authenticated string
+
+	// XClientLogin is the login name that a trusted peer told with XCLIENT; empty otherwise. It has no control characters
+	// and at most 255 octets.
+	XClientLogin string
 }
 
 // Protocol returns the word for the "with" clause of a Received field (RFC 3848; RFC 6531, 4.3). utf8 tells whether
 // MAIL had SMTPUTF8.
 func (p *Peer) Protocol(utf8 bool) string {
+	kind := 0
+	if p.TLS != nil {
+		kind |= 1
+	}
+	if p.Authenticated != "" {
+		kind |= 2
+	}
 	switch {
 	case utf8:
-		return "UTF8SMTP"
-	case p.ESMTP:
-		return "ESMTP"
+		return [...]string{"UTF8SMTP", "UTF8SMTPS", "UTF8SMTPA", "UTF8SMTPSA"}[kind]
+	case p.ESMTP || kind&2 != 0: // AUTH is an extension, so who uses it speaks ESMTP
+		return [...]string{"ESMTP", "ESMTPS", "ESMTPA", "ESMTPSA"}[kind]
 	}
 	return "SMTP"
 }

@@ -37,24 +37,36 @@ func (g *gate) enter(client netip.Addr, l *Limits) (refusal smtp.Reply, ok bool)
 		g.open.Add(-1)
 		return replyFull, false
 	}
+	if !g.enterClient(client, l) {
+		g.open.Add(-1)
+		return replyClientFull, false
+	}
+	return smtp.Reply{}, true
+}
+
+// enterClient takes a place for a client that an open session is found to speak for; it is given back by leaveClient.
+func (g *gate) enterClient(client netip.Addr, l *Limits) bool {
 	if !client.IsValid() {
-		return smtp.Reply{}, true
+		return true
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.mu.clients[client] >= l.SessionsPerClient {
-		g.open.Add(-1)
-		return replyClientFull, false
+		return false
 	}
 	if g.mu.clients == nil {
 		g.mu.clients = make(map[netip.Addr]int)
 	}
 	g.mu.clients[client]++
-	return smtp.Reply{}, true
+	return true
 }
 
 func (g *gate) leave(client netip.Addr) {
 	g.open.Add(-1)
+	g.leaveClient(client)
+}
+
+func (g *gate) leaveClient(client netip.Addr) {
 	if !client.IsValid() {
 		return
 	}

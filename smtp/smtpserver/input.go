@@ -52,6 +52,16 @@ func (in *input) release() {
 	in.r, in.w = 0, 0
 }
 
+// widen makes room for a line of n octets; what is buffered stays.
+func (in *input) widen(n int) {
+	if len(in.buf) >= n {
+		return
+	}
+	buf := make([]byte, n)
+	in.w = copy(buf, in.buffered())
+	in.r, in.buf = 0, buf
+}
+
 // space makes room behind what is buffered and returns it; it is empty only if a whole buffer is waiting.
 func (in *input) space() []byte {
 	switch {
@@ -74,6 +84,8 @@ const tlsHandshake = 0x16
 // command.
 func (s *session) readLine() (line []byte, e ending) {
 	searched := 0 // octets behind r that have no LF
+	limit := s.terms.CommandLine
+	tooLong := replyLineTooLong
 	var w wait
 	for {
 		data := s.in.buffered()
@@ -81,7 +93,12 @@ func (s *session) readLine() (line []byte, e ending) {
 			return nil, endForeign // whose line may never end
 		}
 		i := bytes.IndexByte(data[searched:], '\n')
-		if i >= 0 && searched+i < s.terms.CommandLine {
+		if len(data) >= limit && limit < maxAuthLine && (i < 0 || searched+i >= limit) && s.mayBeLong(data) {
+			limit, tooLong = maxAuthLine, replyAuthTooLong
+			s.in.widen(maxAuthLine)
+			continue
+		}
+		if i >= 0 && searched+i < limit {
 			end := searched + i
 			s.in.r += end + 1
 			switch {
@@ -93,8 +110,8 @@ func (s *session) readLine() (line []byte, e ending) {
 			return nil, endBareLF
 		}
 		searched = len(data)
-		if searched >= s.terms.CommandLine {
-			if e := s.refuse(replyLineTooLong); e != goOn {
+		if searched >= limit {
+			if e := s.refuse(tooLong); e != goOn {
 				return nil, e
 			}
 			return nil, s.skipLine(w)

@@ -1,6 +1,7 @@
 package smtpserver
 
 import (
+	"crypto/tls"
 	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -9,7 +10,7 @@ import (
 )
 
 // verbCount is the number of verbs, unknown included.
-const verbCount = int(smtp.VerbAuth) + 1
+const verbCount = int(smtp.VerbXForward) + 1
 
 // metrics are the counters of a server, looked up once so that counting is one atomic addition.
 type metrics struct {
@@ -21,6 +22,9 @@ type metrics struct {
 	messages [4]prometheus.Counter            // class 2 to 5 of the final reply
 	bytes    prometheus.Counter
 	flaws    [len(flaws)]prometheus.Counter
+	auths    [authResults]prometheus.Counter
+	secured  map[uint16]prometheus.Counter // by version
+	unsecure [2]prometheus.Counter         // handshakes that failed: by the client, for want of a place
 	accepts  prometheus.Counter
 	panics   prometheus.Counter
 }
@@ -74,6 +78,19 @@ func newMetrics(r prometheus.Registerer, name string) (*metrics, error) {
 			m.flaws[f] = found(flaws[f].word)
 		}
 	}
+	auths := reg.vec("godwit_smtpserver_auth_total",
+		"Logins by result. A lasting rise of failed means wrong passwords in use or being guessed, "+
+			"of temporary that credentials cannot be checked.", "result")
+	for i := range m.auths {
+		m.auths[i] = auths(authWords[i])
+	}
+	shakes := reg.vec("godwit_smtpserver_tls_handshakes_total",
+		"TLS handshakes by version, or that failed. A lasting rise of failed means clients that do not trust the "+
+			"certificate or know only old TLS, of busy too many handshakes at once.", "result")
+	m.secured = map[uint16]prometheus.Counter{
+		tls.VersionTLS12: shakes("tls1.2"), tls.VersionTLS13: shakes("tls1.3"),
+	}
+	m.unsecure = [2]prometheus.Counter{shakes("failed"), shakes("busy")}
 	return m, errors.Join(reg.errs...)
 }
 

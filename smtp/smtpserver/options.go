@@ -1,9 +1,11 @@
 package smtpserver
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -35,6 +37,23 @@ type Options struct {
 	// with 554 (RFC 5321, 3.1 and 4.3.1). Zero greets at once.
 	GreetingDelay time.Duration
 
+	// TLS secures connections: STARTTLS is offered (RFC 3207), or with ImplicitTLS the handshake comes before the greeting
+	// (RFC 8314, 3.3). Nil: neither. Early data is never taken, since crypto/tls has none.
+	TLS         *tls.Config
+	ImplicitTLS bool
+
+	// Proxies are the networks of proxies: their connections must begin with a PROXY header, which names the client. Others
+	// that send one are closed.
+	Proxies []netip.Prefix
+
+	// XClient are the networks whose peers may use XCLIENT and XFORWARD and are believed in MAIL's AUTH parameter: filters
+	// and front ends of the operator. A client that a PROXY header names counts as itself, not as its proxy.
+	XClient []netip.Prefix
+
+	// Allow and Deny are the networks of clients: those in Deny, and those not in Allow unless it is empty, are refused with
+	// 554 before the greeting, or closed if TLS is implicit. SetAccess replaces both.
+	Allow, Deny []netip.Prefix
+
 	// DrainTimeout is how long sessions may finish their transaction after the context of Serve is done; then they are
 	// cut. Zero means 30 seconds.
 	DrainTimeout time.Duration
@@ -59,12 +78,18 @@ type Limits struct {
 	Recipients   int   // of a transaction; beyond, 452 4.5.3 (1,000; at least 100: RFC 5321, 4.5.3.1.8)
 	BadCommands  int   // refused for syntax or order in a session; beyond, 421 (20)
 	IdleCommands int   // that bring no message nearer (RSET, NOOP, HELO...) since the last message; beyond, 421 (100)
+	AuthFailures int   // failed, broken or refused logins of a session; then 421 (5)
 
 	CommandTimeout time.Duration // for a whole command line (5 min: RFC 5321, 4.5.3.2.7), up to an eighth more
 	DataTimeout    time.Duration // span in which MinDataRate is measured (5 min), up to an eighth more
 	MinDataRate    int           // octets a second that data must reach on average in each span (100)
 	WriteTimeout   time.Duration // for a write of replies (2 min), up to an eighth more
 	SessionAge     time.Duration // of a session, whatever it does (1 h)
+
+	// HandshakeTimeout is for a TLS handshake (30 s). While more than three quarters of Handshakes are under way it is at
+	// most 5 s.
+	HandshakeTimeout time.Duration
+	Handshakes       int // TLS handshakes at once; beyond, 454 4.7.0, or closed if TLS is implicit (1,000)
 
 	// Sessions is how many may be open at once; beyond, 421 4.3.2 (20,000). While more than three quarters of them are,
 	// waits are a tenth of the timeouts, but at least 10 s.
@@ -84,11 +109,14 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.Recipients, 1000)
 	fill(&l.BadCommands, 20)
 	fill(&l.IdleCommands, 100)
+	fill(&l.AuthFailures, 5)
 	fill(&l.CommandTimeout, 5*time.Minute)
 	fill(&l.DataTimeout, 5*time.Minute)
 	fill(&l.MinDataRate, 100)
 	fill(&l.WriteTimeout, 2*time.Minute)
 	fill(&l.SessionAge, time.Hour)
+	fill(&l.HandshakeTimeout, 30*time.Second)
+	fill(&l.Handshakes, 1000)
 	fill(&l.Sessions, 20000)
 	fill(&l.SessionsPerClient, 1000)
 	return l
@@ -115,6 +143,8 @@ func (l Limits) validate() error {
 	check("Recipients", int64(l.Recipients), 100, 1<<20)
 	check("BadCommands", int64(l.BadCommands), 1, 1<<20)
 	check("IdleCommands", int64(l.IdleCommands), 1, 1<<20)
+	check("AuthFailures", int64(l.AuthFailures), 1, 1<<20)
+	check("Handshakes", int64(l.Handshakes), 1, 1<<24)
 	check("MinDataRate", int64(l.MinDataRate), 1, 1<<30)
 	check("Sessions", int64(l.Sessions), 1, 1<<24)
 	check("SessionsPerClient", int64(l.SessionsPerClient), 1, 1<<24)
@@ -123,7 +153,7 @@ func (l Limits) validate() error {
 		v    time.Duration
 	}{
 		{"CommandTimeout", l.CommandTimeout}, {"DataTimeout", l.DataTimeout},
-		{"WriteTimeout", l.WriteTimeout}, {"SessionAge", l.SessionAge},
+		{"WriteTimeout", l.WriteTimeout}, {"SessionAge", l.SessionAge}, {"HandshakeTimeout", l.HandshakeTimeout},
 	} {
 		if d.v < time.Second || d.v > 30*24*time.Hour {
 			errs = append(errs, fmt.Errorf("limit %s: %v is not between 1s and 720h", d.name, d.v))
@@ -135,7 +165,8 @@ func (l Limits) validate() error {
 // terms are limits and the words that follow from them. A session keeps those it began with.
 type terms struct {
 	Limits
-	hello []byte // reply to EHLO on the wire
+	words string // reply to EHLO, without what depends on the session
+	hello []byte // the same on the wire
 }
 
 func newTerms(hostname string, l Limits) (*terms, error) {
@@ -152,7 +183,7 @@ func newTerms(hostname string, l Limits) (*terms, error) {
 		"\nDSN" +
 		"\nCHUNKING" +
 		"\nLIMITS RCPTMAX=" + strconv.Itoa(l.Recipients)
-	return &terms{Limits: l, hello: smtp.Reply{Code: 250, Text: words}.AppendTo(nil)}, nil
+	return &terms{Limits: l, words: words, hello: smtp.Reply{Code: 250, Text: words}.AppendTo(nil)}, nil
 }
 
 func (o *Options) fillAndValidate() error {
@@ -175,6 +206,12 @@ func (o *Options) fillAndValidate() error {
 	}
 	if o.GreetingDelay < 0 || o.GreetingDelay > time.Minute {
 		errs = append(errs, fmt.Errorf("greeting delay %v is not between 0 and 1m", o.GreetingDelay))
+	}
+	if o.ImplicitTLS && o.TLS == nil {
+		errs = append(errs, errors.New("implicit TLS without a TLS configuration"))
+	}
+	for _, list := range [][]netip.Prefix{o.Proxies, o.XClient, o.Allow, o.Deny} {
+		errs = append(errs, checkNetworks(list))
 	}
 	if o.DrainTimeout < 0 {
 		errs = append(errs, fmt.Errorf("drain timeout %v is negative", o.DrainTimeout))

@@ -119,6 +119,21 @@ const (
 	lingerBytes = 256 << 10
 )
 
+// hangUp closes the connection, at once or so that the last reply arrives.
+func (s *session) hangUp(atOnce bool) {
+	if s.conn != s.wire && !s.mute { // TLS: its end is told, so that nothing looks cut off (RFC 8446, 6.1)
+		if half, ok := s.conn.(interface{ CloseWrite() error }); ok {
+			_ = s.wire.SetWriteDeadline(time.Now().Add(lingerTime))
+			_ = half.CloseWrite()
+		}
+	}
+	if atOnce {
+		_ = s.wire.Close()
+		return
+	}
+	linger(s.wire)
+}
+
 // linger closes c so that the last reply arrives: octets that were sent and not read would make the kernel reset the
 // connection and drop it. The client is given a moment to see the reply and close.
 func linger(c net.Conn) {

@@ -40,6 +40,21 @@ var (
 	replyLocalError    = say(451, 3, 0, "Local error, try again later")
 	replyFull          = say(421, 3, 2, "Too many connections, try again later")
 	replyClientFull    = say(421, 7, 0, "Too many connections from your address")
+	replyDenied        = say(554, 7, 1, "Your network may not connect here")
+	replyReadyForTLS   = say(220, 0, 0, "Ready to start TLS")
+	replyTLSActive     = say(503, 5, 1, "TLS is active already")
+	replyTLSBusy       = say(454, 7, 0, "TLS is not available now, try again later")
+	replyTLSFirst      = say(538, 7, 11, "Use STARTTLS first")
+	replyAuthDone      = say(235, 7, 0, "Authentication successful")
+	replyAuthTwice     = say(503, 5, 1, "Authenticated already")
+	replyAuthSyntax    = say(501, 5, 4, "Syntax: AUTH and a mechanism, then an initial response or nothing")
+	replyAuthUnknown   = say(504, 5, 4, "Mechanism not offered")
+	replyAuthCancelled = say(501, 0, 0, "Authentication cancelled")
+	replyAuthMalformed = say(501, 5, 2, "Response is malformed")
+	replyAuthFailed    = say(535, 7, 8, "Authentication credentials invalid")
+	replyAuthTemporary = say(454, 7, 0, "Temporary authentication failure")
+	replyAuthTooLong   = say(500, 5, 6, "Authentication exchange line is too long")
+	replyXClientSyntax = say(501, 5, 4, "Bad attribute or value")
 )
 
 // ending is why a session ends.
@@ -64,6 +79,12 @@ const (
 	endUnawaited
 	endEarly
 	endForeign
+	endProxy
+	endDenied
+	endInjected
+	endHandshake
+	endTLSBusy
+	endAuthFailures
 	endPanic
 	endings
 )
@@ -92,5 +113,11 @@ var farewells = [endings]struct {
 	endUnawaited:    {"unawaited", slog.LevelInfo, smtp.Reply{}},
 	endEarly:        {"early", slog.LevelInfo, say(554, 5, 0, "Client talks before the greeting")},
 	endForeign:      {"foreign", slog.LevelInfo, say(554, 5, 0, "This is an SMTP server")},
+	endProxy:        {"proxy", slog.LevelInfo, smtp.Reply{}},
+	endDenied:       {"denied", slog.LevelInfo, replyDenied},
+	endInjected:     {"injected", slog.LevelWarn, say(554, 5, 0, "Nothing may follow STARTTLS before the handshake")},
+	endHandshake:    {"handshake", slog.LevelInfo, smtp.Reply{}},
+	endTLSBusy:      {"tls_busy", slog.LevelWarn, smtp.Reply{}},
+	endAuthFailures: {"auth_failures", slog.LevelInfo, say(421, 7, 0, "Too many failed logins")},
 	endPanic:        {"panic", slog.LevelError, say(421, 3, 0, "Local error, try again later")},
 }

@@ -22,11 +22,14 @@ var ErrClosed = errors.New("smtpserver: server is closed")
 type Server struct {
 	options  Options
 	terms    atomic.Pointer[terms]
+	access   atomic.Pointer[access]
 	greeting []byte
 	metrics  *metrics
 	gate     gate
 	refusing atomic.Int32 // connections being told that there are too many
-	ids      ids
+
+	handshakes atomic.Int64 // under way
+	ids        ids
 
 	mu struct {
 		sync.Mutex
@@ -58,6 +61,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{options: o, metrics: m}
 	s.ids.begin()
 	s.terms.Store(t)
+	s.access.Store(&access{allow: o.Allow, deny: o.Deny})
 	words := o.Hostname + " ESMTP"
 	if o.Banner != "" {
 		words += " " + o.Banner
@@ -213,7 +217,7 @@ func (sv *serving) drain() {
 	defer sv.mu.Unlock()
 	for s := range sv.mu.sessions {
 		if s.waiting.Load() {
-			_ = s.conn.SetReadDeadline(time.Unix(1, 0))
+			_ = s.wire.SetReadDeadline(time.Unix(1, 0))
 		}
 	}
 }
@@ -224,7 +228,7 @@ func (sv *serving) abort() {
 	sv.mu.Lock()
 	defer sv.mu.Unlock()
 	for s := range sv.mu.sessions {
-		_ = s.conn.Close()
+		_ = s.wire.Close()
 	}
 }
 
@@ -274,7 +278,7 @@ const maxRefusing = 64
 // admit begins a session for c or refuses it.
 func (sv *serving) admit(c net.Conn) {
 	s := sv.server
-	client := clientOf(addrPort(c.RemoteAddr()).Addr())
+	client := s.clientAt(addrPort(c.RemoteAddr()).Addr())
 	limits := &s.terms.Load().Limits
 	if refusal, ok := s.gate.enter(client, limits); !ok {
 		sv.refuse(c, client, refusal)
@@ -292,6 +296,7 @@ func (sv *serving) admit(c net.Conn) {
 			delete(sv.mu.sessions, sess)
 			sv.mu.Unlock()
 			s.gate.leave(client)
+			s.gate.leaveClient(sess.claimed)
 			s.metrics.open.Dec()
 		}()
 		if sv.ctx.Err() != nil { // cut before it could be seen
@@ -310,6 +315,10 @@ func (sv *serving) refuse(c net.Conn, client netip.Addr, refusal smtp.Reply) {
 	}
 	counter.Inc()
 	s.noteRefusal(client, refusal)
+	if s.options.ImplicitTLS { // no word would be understood
+		_ = c.Close()
+		return
+	}
 	if s.refusing.Add(1) > maxRefusing {
 		s.refusing.Add(-1)
 		_ = c.Close()

@@ -38,7 +38,9 @@ type session struct {
 	server  *Server
 	serving *serving
 	terms   *terms
-	conn    net.Conn
+	wire    net.Conn // the connection itself, for those who wake or cut the session
+	conn    net.Conn // what is read and written: wire, or TLS over it
+	mute    bool     // the other side expects TLS: no word of SMTP may be written
 	backend Session
 	peer    Peer
 	log     *slog.Logger
@@ -49,6 +51,15 @@ type session struct {
 	in        input
 	out       []byte
 	finalHeld bool // out holds the reply to a message, which must not wait for the next one's
+
+	claimed       netip.Addr // client that a proxy named, which the gate counts too
+	trusted       bool       // may use XCLIENT and XFORWARD
+	offersAuth    bool       // the last EHLO did
+	exchanging    bool       // the next line belongs to AUTH
+	authenticated bool
+	authFailures  int
+	greeted       bool
+	rejection     smtp.Reply // for the next command, which is the last
 
 	verb smtp.Verb // being answered
 	bad  int       // commands refused
@@ -88,7 +99,7 @@ func newSession(sv *serving, conn net.Conn) *session {
 	t := s.terms.Load()
 	now := time.Now()
 	sess := &session{
-		server: s, serving: sv, terms: t, conn: conn,
+		server: s, serving: sv, terms: t, wire: conn, conn: conn, mute: s.options.ImplicitTLS,
 		peer:    Peer{Session: s.ids.next(), Remote: addrPort(conn.RemoteAddr()), Local: addrPort(conn.LocalAddr())},
 		in:      newInput(t.CommandLine),
 		out:     make([]byte, 0, 256),
@@ -134,7 +145,10 @@ func (s *session) guarded(ctx context.Context) (e ending) {
 
 // loop is the session: greeting, then one command after the other.
 func (s *session) loop(ctx context.Context) ending {
-	e := s.greet(ctx)
+	e := s.enter(ctx)
+	if e == goOn {
+		e = s.greet(ctx)
+	}
 	for e == goOn {
 		var line []byte
 		s.verb = smtp.VerbUnknown
@@ -159,25 +173,13 @@ func (s *session) greet(ctx context.Context) ending {
 		}
 		return e
 	}
-	if d := s.server.options.GreetingDelay; d > 0 {
-		if e := s.awaitSilence(d); e != goOn {
+	if !s.greeted {
+		if e := s.awaitSilence(); e != goOn {
 			return e
 		}
 	}
+	s.greeted = true
 	return s.send(220, s.server.greeting)
-}
-
-// awaitSilence waits for d, in which a client that knows SMTP says nothing.
-func (s *session) awaitSilence(d time.Duration) ending {
-	now := time.Now()
-	_, e := s.read(s.in.space(), now, wait{until: now.Add(d)})
-	switch e {
-	case goOn:
-		return endEarly
-	case endTimeout:
-		return goOn
-	}
-	return e
 }
 
 // setState moves the session. It is the only place that does.
@@ -211,21 +213,15 @@ func (s *session) clear(to state) {
 func (s *session) finish(e ending) {
 	f := &farewells[e]
 	s.clear(stateConnected)
-	if !f.reply.IsZero() {
-		_ = s.reply(f.reply)
-	}
-	switch e {
-	case endLost, endAbort:
-	default:
+	silent := s.mute || e == endLost || e == endAbort
+	if !silent {
+		if !f.reply.IsZero() {
+			_ = s.reply(f.reply)
+		}
 		_ = s.flush(time.Now())
 	}
 	s.closeBackend()
-	switch e {
-	case endLost, endAbort, endQuit:
-		_ = s.conn.Close()
-	default:
-		linger(s.conn)
-	}
+	s.hangUp(silent || e == endQuit)
 	s.in.buf, s.out = nil, nil
 	s.server.metrics.ends[e].Inc()
 	if s.log.Enabled(s.serving.ctx, f.level) {
@@ -238,6 +234,9 @@ func (s *session) logEnd(e ending) {
 		slog.String("cause", farewells[e].word),
 		slog.String("client", s.peer.Remote.String()), slog.String("hello", s.peer.Hello),
 		slog.Int("messages", s.messages), slog.Int("bad_commands", s.bad), slog.Duration("lasted", time.Since(s.began)),
+	}
+	if s.peer.Via.IsValid() {
+		attrs = append(attrs, slog.String("via", s.peer.Via.String()))
 	}
 	if s.failure != nil {
 		attrs = append(attrs, slog.String("error", s.failure.Error()))

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/godwit-mta/godwit/smtp"
+	"github.com/godwit-mta/godwit/smtp/proxyproto"
 )
 
 // stateSet is a set of states.
@@ -47,8 +48,10 @@ var verbs = [...]struct {
 	smtp.VerbExpn:     {legal: anyState, do: (*session).notOffered},
 	smtp.VerbHelp:     {legal: anyState, idle: true, do: (*session).help},
 	smtp.VerbQuit:     {legal: anyState, alone: true, do: (*session).quit},
-	smtp.VerbStartTLS: {legal: anyState, do: (*session).notOffered},
-	smtp.VerbAuth:     {legal: anyState, do: (*session).notOffered},
+	smtp.VerbStartTLS: {legal: anyState, do: (*session).startTLS},
+	smtp.VerbAuth:     {legal: anyState, do: (*session).auth},
+	smtp.VerbXClient:  {legal: anyState, idle: true, do: (*session).xclient},
+	smtp.VerbXForward: {legal: anyState, idle: true, do: (*session).xforward},
 }
 
 // command does one command.
@@ -56,7 +59,10 @@ func (s *session) command(ctx context.Context, line []byte) ending {
 	verb, args, ok := smtp.ParseCommand(line)
 	s.verb = verb
 	if s.transcript {
-		s.log.Log(ctx, LevelTranscript, "client says", "line", string(line))
+		s.log.Log(ctx, LevelTranscript, "client says", "line", shown(verb, line))
+	}
+	if !s.rejection.IsZero() {
+		return s.reject(s.rejection)
 	}
 	v := &verbs[verb]
 	switch verb {
@@ -118,6 +124,9 @@ func (s *session) unknown(_ context.Context, line []byte) ending {
 	if bytes.Contains(rest, []byte("HTTP/")) {
 		return endForeign
 	}
+	if s.state == stateConnected && proxyproto.Begins(append(line[:len(line):len(line)], "\r\n"...)) {
+		return endForeign
+	}
 	switch string(word) {
 	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "Host:":
 		return endForeign
@@ -138,7 +147,7 @@ func (s *session) ehlo(_ context.Context, args []byte) ending {
 	if !s.hello(args, true) {
 		return s.refuse(replyHelloSyntax)
 	}
-	return s.send(250, s.terms.hello)
+	return s.sendHello()
 }
 
 // hello takes the client's name; a transaction that is open is dropped (RFC 5321, 4.1.4). Names that are no domain are
@@ -175,6 +184,9 @@ func harmless(name []byte) string {
 func (s *session) mail(ctx context.Context, args []byte) ending {
 	s.orphans = s.terms.Recipients + 1
 	from, err := smtp.ParseMail(s.keep(args))
+	if !s.trusted {
+		from.Auth = "" // anybody could claim to pass on an administrator's mail (RFC 4954, 5)
+	}
 	switch {
 	case err != nil:
 		s.tx = transaction{}

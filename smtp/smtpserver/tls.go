@@ -1,0 +1,129 @@
+package smtpserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/godwit-mta/godwit/smtp"
+)
+
+// crowdedHandshake is the most a handshake may take while many are under way.
+const crowdedHandshake = 5 * time.Second
+
+// offersTLS reports whether STARTTLS has a place in this session.
+func (s *session) offersTLS() bool {
+	return s.server.options.TLS != nil && !s.server.options.ImplicitTLS && s.peer.TLS == nil
+}
+
+// startTLS secures the connection (RFC 3207). What was said in the clear is forgotten, and nothing that was sent in the
+// clear is ever read as if it had come through TLS: octets behind the command end the session (CVE-2011-0411).
+func (s *session) startTLS(ctx context.Context, args []byte) ending {
+	switch {
+	case s.peer.TLS != nil:
+		return s.refuse(replyTLSActive)
+	case !s.offersTLS():
+		return s.refuse(replyNotOffered)
+	case len(args) > 0:
+		return s.refuse(replyNoArguments)
+	case s.state == stateConnected:
+		return s.refuse(replyHelloFirst)
+	case s.state != stateReady, s.authenticated:
+		return s.refuse(replySequence)
+	case len(s.in.buffered()) > 0:
+		return endInjected
+	case s.server.handshakes.Load() >= int64(s.terms.Handshakes):
+		s.server.metrics.unsecure[1].Inc()
+		return s.excuse(replyTLSBusy)
+	}
+	if e := s.reply(replyReadyForTLS); e != goOn {
+		return e
+	}
+	if e := s.flush(time.Now()); e != goOn {
+		return e
+	}
+	s.mute = true
+	if e := s.handshake(); e != goOn {
+		return e
+	}
+	s.peer.Hello, s.peer.ESMTP = "", false
+	s.offersAuth = false
+	s.clear(stateConnected)
+	s.backend.Reset()
+	if b, ok := s.backend.(Securer); ok {
+		s.rejection = b.Secured(ctx)
+	}
+	return goOn
+}
+
+// reject gives the client's command a reply that ends the session.
+func (s *session) reject(r smtp.Reply) ending {
+	_, e := s.answer(r, smtp.Reply{})
+	if e == goOn {
+		e = endRefused
+	}
+	return e
+}
+
+// handshake puts TLS over the connection. It runs in the session's goroutine; a drain wakes it as it wakes a session
+// that waits for a command.
+func (s *session) handshake() ending {
+	server := s.server
+	under := server.handshakes.Add(1)
+	defer server.handshakes.Add(-1)
+	limit := int64(s.terms.Handshakes)
+	if under > limit {
+		server.metrics.unsecure[1].Inc()
+		return endTLSBusy
+	}
+	d := s.terms.HandshakeTimeout
+	if 4*under > 3*limit {
+		d = min(d, crowdedHandshake)
+	}
+	until := time.Now().Add(d)
+	if until.After(s.expires) {
+		until = s.expires
+	}
+	conn := tls.Server(s.wire, server.options.TLS)
+	err := s.wait(until, conn.Handshake)
+	if err != nil {
+		server.metrics.unsecure[0].Inc()
+		switch {
+		case s.serving.draining.Load() && errors.Is(err, os.ErrDeadlineExceeded):
+			return endDrain
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return endTimeout
+		}
+		if e := s.lost(err); e == endAbort {
+			return e
+		}
+		return endHandshake
+	}
+	state := conn.ConnectionState()
+	if c := server.metrics.secured[state.Version]; c != nil {
+		c.Inc()
+	}
+	s.conn, s.mute, s.peer.TLS = conn, false, &state
+	if s.debug {
+		s.log.Debug("connection is secured", "version", tls.VersionName(state.Version),
+			"cipher", tls.CipherSuiteName(state.CipherSuite), "group", state.CurveID.String(), "resumed", state.DidResume)
+	}
+	return goOn
+}
+
+// wait lets f read from and write to the wire until then, while a drain may end it.
+func (s *session) wait(until time.Time, f func() error) error {
+	if err := s.wire.SetDeadline(until); err != nil {
+		return err
+	}
+	s.waiting.Store(true)
+	defer s.waiting.Store(false)
+	if s.serving.draining.Load() { // whoever drains sets the flag first and then the deadline
+		return os.ErrDeadlineExceeded
+	}
+	err := f()
+	s.armed, s.writeArmed = time.Time{}, time.Time{}
+	return errors.Join(err, s.wire.SetDeadline(time.Time{}))
+}
