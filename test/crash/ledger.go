@@ -57,6 +57,9 @@ type reception struct {
 	Arrived  time.Time `json:"arrived"`  // when its last octet was read
 	Time     time.Time `json:"time"`     // after the reply was written, or could not be
 
+	// Unheard says that the remote's replies may be none that can be understood. The judge is told by the row.
+	Unheard bool `json:"-"`
+
 	// Of a report that came back.
 	About  string   `json:"about,omitempty"`  // token
 	Failed []string `json:"failed,omitempty"` // recipients

@@ -19,11 +19,14 @@ func dropRemotes() []*remote {
 			}
 			m.name = fmt.Sprintf("%s-%s", name, how)
 			m.script = smtptest.Script{Rules: []smtptest.Rule{r}, Without: without}
+			if r.At == smtptest.AtBanner || r.At == smtptest.AtEhlo {
+				m.script.SessionMessages = 2 // or the point would be reached too seldom
+			}
 			m.reasons = []event.Reason{event.ConnectionLost}
 			list = append(list, &m)
 		}
-		again := remote{}           // nothing was taken over, so it comes once
-		lost := remote{twice: true} // the 250 did not arrive
+		again := remote{}                         // nothing was taken over, so it comes once
+		lost := remote{twice: true, surely: true} // the 250 did not arrive
 		fine := remote{direct: true}
 		other := remote{second: true, direct: true} // the next host is asked at once
 

@@ -38,7 +38,8 @@ type rigOptions struct {
 	retry     string      // "[1s, 1s, 2s]" if empty
 	env       []string    // of the server
 	drain     time.Duration
-	hasty     bool // nobody looks whether the process gives back what it used, which takes it half a minute
+	unheard   func(to string) bool // recipients at remotes whose 250 may not be understood; may be nil
+	hasty     bool                 // nobody looks whether the process gives back what it used, which takes it half a minute
 }
 
 // withRig starts a server in a world of its own, plays act, lets the queue become empty, looks whether the process gives
@@ -64,6 +65,9 @@ func withRig(ctx context.Context, t *Trial, o rigOptions, act func(context.Conte
 	e, err := readEvidence(s.o.dir, filepath.Join(s.o.seen, "events"))
 	if err != nil {
 		return nil, nil, err
+	}
+	for i := range e.receptions {
+		e.receptions[i].Unheard = o.unheard != nil && o.unheard(e.receptions[i].To)
 	}
 	v := judge(e)
 	v.merge(&s.v)
@@ -193,6 +197,7 @@ type feed struct {
 	rate     float64
 	size     int // octets of the body, about; 0: 2,000
 	silent   bool
+	ascii    func(i int) bool // no octets above 127; may be nil
 	to       func(i int) []string
 }
 
@@ -327,6 +332,11 @@ func (g *feeder) plan(i int) *plan {
 	p.chunks = g.rand.IntN(3)
 	head := fmt.Appendf(nil, "Message-ID: <%s>\r\nFrom: Crash <%s>\r\nSubject: %s\r\n\r\n", p.Token, sender, p.Token)
 	p.content = slices.Concat(head, g.text.cut(g.rand, g.size/2+g.rand.IntN(g.size)))
+	if g.ascii != nil && g.ascii(i) {
+		for k := range p.content {
+			p.content[k] = min(p.content[k]&0x7f, '~')
+		}
+	}
 	sum := sha256.Sum256(p.content)
 	p.Size, p.Hash, p.Mode = len(p.content), hex.EncodeToString(sum[:]), p.words()
 	return p

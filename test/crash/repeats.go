@@ -87,7 +87,7 @@ func (j *judgement) judgeRepeats() {
 		for i := 1; i < len(list); i++ {
 			j.v.Duplicates++
 			before, again := list[i-1], list[i]
-			if !before.Replied {
+			if !before.Replied || before.Unheard {
 				j.v.DuplicatesByReply++
 				continue
 			}
