@@ -84,7 +84,9 @@ func (a *app) serve(
 		Level:   level,
 		Logger:  logger,
 		Version: readBuild().Version,
-		Load:    a.serveConfig,
+
+		MemoryLimit: daemon.LimitMemory(cfg, logger),
+		Load:        a.serveConfig,
 	})
 	if err != nil {
 		return err

@@ -211,6 +211,10 @@ type DNS struct {
 type Journal struct {
 	// Size of one segment file. Space is given back segment by segment.
 	SegmentSize Size `yaml:"segment_size" range:"1MiB..1GiB" restart:"yes"`
+
+	// Free space of the disk that is left for delivering: below it no mail is accepted (452 4.3.1), while outcomes are
+	// still recorded and space is given back; accepting goes on by itself when there is room again.
+	Reserve Size `yaml:"reserve" range:"16MiB..64GiB" restart:"yes"`
 }
 
 // Events says how the event log is written and kept.
@@ -242,10 +246,4 @@ type Log struct {
 
 	// "text" for people, "json" for machines.
 	Format string `yaml:"format" enum:"text,json" restart:"yes"`
-}
-
-// Memory bounds what is held in memory for speed alone.
-type Memory struct {
-	// Bodies of fresh messages kept so that the first attempt need not read them back from the journal.
-	Bodies Size `yaml:"bodies" range:"0..64GiB" restart:"yes"`
 }

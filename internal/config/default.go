@@ -60,7 +60,7 @@ func Default() *Config {
 		}},
 		Quotas:  Quotas{Tenant: Quota{OverDay: "defer"}, Credential: Quota{OverDay: "defer"}, Client: Quota{OverDay: "defer"}},
 		DNS:     DNS{Timeout: 3 * time.Second},
-		Journal: Journal{SegmentSize: 64 * MiB},
+		Journal: Journal{SegmentSize: 64 * MiB, Reserve: 64 * MiB},
 		Events: Events{
 			MaxSize:  256 * MiB,
 			MaxAge:   day,
@@ -71,7 +71,7 @@ func Default() *Config {
 		Encryption: Encryption{Seal: true},
 
 		Log:    Log{Level: "info", Format: "text"},
-		Memory: Memory{Bodies: 128 * MiB},
+		Memory: Memory{InFlight: 512 * MiB, Bodies: 128 * MiB},
 	}
 }
 

@@ -106,6 +106,7 @@ func (d *decoder) validate() {
 		}
 	}
 	d.checkKeeping()
+	d.checkMemory()
 	d.checkDelivery()
 	d.checkRoutes()
 	for i, s := range c.DNS.Servers {

@@ -43,15 +43,12 @@ func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (_ *running, 
 			err = errors.Join(err, r.spool.Close())
 		}
 	}()
-	memory := int64(cfg.Memory.Bodies)
-	if memory == 0 {
-		memory = -1 // to the spool zero means its default
-	}
 	r.spool, err = spool.Open(ctx, spool.Options{
 		Dir:          cfg.DataDir,
 		FS:           d.o.FS,
 		Journal:      d.journal,
-		MemoryBudget: memory,
+		MemoryBudget: d.kept,
+		Memory:       d.memory,
 		Logger:       d.log,
 		Registerer:   d.metrics,
 	})

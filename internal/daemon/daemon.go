@@ -33,6 +33,7 @@ import (
 	"github.com/godwit-mta/godwit/internal/journal"
 	"github.com/godwit-mta/godwit/internal/store"
 )
+	"github.com/godwit-mta/godwit/smtp"
 
 // Options make a Daemon. Only Config is required.
 type Options struct {
@@ -45,6 +46,9 @@ type Options struct {
 	Version string       // for people
 
 	// Scale shortens the time constants that no configuration key names, for demonstrations and tests; 0 means 1, no change.
+	// MemoryLimit is the memory that the process may use, 0: not known; see [LimitMemory].
+	MemoryLimit int64
+
 	// With 60, what takes a minute in a server takes a second.
 	Scale int
 
@@ -60,6 +64,8 @@ type Daemon struct {
 	started time.Time
 
 	journal *journal.Log
+	memory  *smtp.Budget // of bodies in flight
+	kept    int64        // of these, for first attempts
 	store   *store.DB
 	inlets  []*inlet // SMTP listeners, sockets open
 	public  net.Listener
@@ -104,6 +110,8 @@ func New(o Options) (_ *Daemon, err error) {
 	d.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := d.openData(o.Config); err != nil {
 		return nil, err
+	d.memory, d.kept = newMemory(o.Config, o.MemoryLimit, d.log)
+	d.metrics.MustRegister(memoryMetrics{d.memory})
 	}
 	if err := d.openSockets(o.Config); err != nil {
 		return nil, err
@@ -123,6 +131,7 @@ func (d *Daemon) openData(cfg *config.Config) error {
 		SegmentSize: int64(cfg.Journal.SegmentSize),
 		Logger:      d.log,
 		Registerer:  d.metrics,
+		MinFree:     int64(cfg.Journal.Reserve),
 	})
 	if errors.Is(err, journal.ErrLocked) {
 		return fmt.Errorf("data_dir %s is in use by another server: %w", cfg.DataDir, err)

@@ -42,6 +42,7 @@ func (in *inlet) assemble(d *Daemon, cfg *config.Config, r *running, ids *messag
 		Hostname:     cfg.Hostname,
 		Backend:      in.door,
 		Limits:       limits(l),
+		Memory:       d.memory,
 		Normalize:    l.Normalize,
 		DrainTimeout: cfg.DrainTimeout,
 		Logger:       d.log,

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -286,7 +287,19 @@ func (a *attempt) open(to *destination, first, second egress.Target) (
 // use makes transactions on a session until nothing is pending or the session is over, and gives it to the pool if it
 // can be used again. progress says that some recipient got a decision. err says why the session ended, if it did.
 func (a *attempt) use(s *egress.Session, kept bool) (progress bool, err error) {
-	if !a.loadBody() {
+	switch a.loadBody() {
+	case bodyLater:
+		// Nobody keeps a remote waiting for our memory. Whoever calls opens another session if this one is gone by then.
+		path := s.Path
+		a.d.pool.Put(s)
+		if !a.awaitBody() {
+			return false, nil
+		}
+		if s = a.d.pool.Take(path); s == nil {
+			return true, nil
+		}
+		kept = true
+	case bodyUnreadable:
 		a.d.pool.Put(s)
 		return false, nil
 	}
@@ -308,22 +321,48 @@ func (a *attempt) use(s *egress.Session, kept bool) (progress bool, err error) {
 	return progress, nil
 }
 
-// loadBody gets the message's bytes, once per attempt and not before a session stands.
-func (a *attempt) loadBody() bool {
+// bodyState is what became of reading a message back.
+type bodyState uint8
+
+const (
+	bodyHere bodyState = iota
+	bodyLater
+	bodyUnreadable
+)
+
+// loadBody gets the message's bytes, once per attempt and not before a session stands, if that needs no waiting.
+func (a *attempt) loadBody() bodyState {
 	if a.body != nil {
-		return true
+		return bodyHere
 	}
-	body, err := a.job.Body(a.ctx)
-	if err != nil {
-		a.bodyFailed = true
-		if !a.stopped() {
-			a.d.o.Logger.Error("message cannot be read back, delivery waits", slog.String("message", a.job.Message.ID.String()),
-				slog.Any("error", err))
-		}
-		return false
+	load := a.job.BodyNow
+	if load == nil {
+		load = a.job.Body
 	}
-	a.body = body
-	return true
+	body, err := load(a.ctx)
+	if errors.Is(err, smtp.ErrNoMemory) {
+		return bodyLater
+	}
+	return a.loaded(body, err)
+}
+
+// awaitBody gets the message's bytes when there is memory for them, and reports whether it did.
+func (a *attempt) awaitBody() bool {
+	a.job.Enter(queue.PhaseMemory, "", time.Now())
+	return a.loaded(a.job.Body(a.ctx)) == bodyHere
+}
+
+func (a *attempt) loaded(body *smtp.Body, err error) bodyState {
+	if err == nil {
+		a.body = body
+		return bodyHere
+	}
+	a.bodyFailed = true
+	if !a.stopped() {
+		a.d.o.Logger.Error("message cannot be read back, delivery waits", slog.String("message", a.job.Message.ID.String()),
+			slog.Any("error", err))
+	}
+	return bodyUnreadable
 }
 
 // transact offers the message for as many pending recipients as one transaction takes, and sorts what came of it.

@@ -50,13 +50,20 @@ type Job struct {
 	Key     spool.QueueKey // the queue whose turn it is; Key.Domain is what is resolved
 	Entries []*spool.Entry // at least one
 
-	// Body returns the message's bytes, retained for the caller, from memory or from the journal. An error means the
-	// bytes cannot be read now: the entries get the outcome spool.None.
+	// Body returns the message's bytes, retained for the caller, from memory or from the journal; it may have to wait
+	// until there is memory for them. An error means the bytes cannot be read now: the entries get the outcome
+	// spool.None.
 	Body func(ctx context.Context) (*smtp.Body, error)
+	// BodyNow is Body for who holds something that others need meanwhile, such as a connection: if there is no memory
+	// it fails at once with smtp.ErrNoMemory. It may be nil; then Body does not wait either.
+	BodyNow func(ctx context.Context) (*smtp.Body, error)
 
 	mu    sync.Mutex
 	phase Phase
 }
+
+// PhaseMemory is the name of the phase in which an attempt waits for memory to read the message back.
+const PhaseMemory = "memory"
 
 // Phase is how far an attempt has come, for people who ask why an entry is still there.
 type Phase struct {

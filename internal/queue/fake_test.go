@@ -105,6 +105,10 @@ func (f *table) reports() []string {
 	return slices.Clone(f.told)
 }
 
+func (f *table) BodyNow(ctx context.Context, m *spool.Message) (*smtp.Body, error) {
+	return f.Body(ctx, m)
+}
+
 func (f *table) Body(context.Context, *spool.Message) (*smtp.Body, error) {
 	return smtp.BodyOf([]byte("Subject: test\r\n\r\nhello\r\n")), nil
 }

@@ -16,6 +16,7 @@ var _ Spool = (*spool.Spool)(nil)
 // spool may call Fresh and Due from within any of them.
 type Spool interface {
 	Body(ctx context.Context, m *spool.Message) (*smtp.Body, error)
+	BodyNow(ctx context.Context, m *spool.Message) (*smtp.Body, error)
 	Claim(ctx context.Context, key spool.QueueKey, now time.Time, limit int,
 		next func(*spool.Entry) time.Time) ([]*spool.Entry, error)
 	Return(entries []*spool.Entry)

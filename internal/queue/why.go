@@ -27,12 +27,14 @@ const (
 	Stopped      // outcomes cannot be recorded, so nothing is delivered
 	Done         // nothing will happen to the entry any more
 	NothingThere // the queue is empty
+	Memory       // an attempt is under way and waits for memory to read the message back
 )
 
 var codeNames = [...]string{
 	InFlight: "in_flight", Scheduled: "scheduled", Next: "next", QueueBusy: "queue_busy", ServerBusy: "server_busy",
 	Suspended: "suspended", Paused: "paused", Held: "held", Recording: "recording", Stopping: "stopping",
 	Stopped: "stopped", Done: "done", NothingThere: "empty",
+	Memory: "memory",
 }
 
 // Codes returns all codes in order.
@@ -259,6 +261,12 @@ func (s *Scheduler) attemptOfLocked(id spool.EntryID) *worker {
 // why says how far the attempt under way has come.
 func (w *worker) why(now time.Time) Why {
 	p := w.job.Phase()
+	if p.Name == PhaseMemory {
+		return Why{
+			Code: Memory, Since: p.Since,
+			Text: "waits for memory to read the message, since " + span(now.Sub(p.Since)) + ": memory.in_flight is used up",
+		}
+	}
 	text := "in flight since " + span(now.Sub(w.started))
 	if p.Host != "" {
 		text = "in flight to " + p.Host + " since " + span(now.Sub(w.started))

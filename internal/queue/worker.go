@@ -33,6 +33,7 @@ func (s *Scheduler) workerLocked() *worker {
 	}
 	w := &worker{wake: make(chan *queue, 1)}
 	w.job.Body = func(ctx context.Context) (*smtp.Body, error) { return s.o.Spool.Body(ctx, w.job.Message) }
+	w.job.BodyNow = func(ctx context.Context) (*smtp.Body, error) { return s.o.Spool.BodyNow(ctx, w.job.Message) }
 	s.mu.workers[w] = struct{}{}
 	s.working.Go(func() { s.work(w) })
 	return w

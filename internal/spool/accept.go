@@ -140,9 +140,9 @@ func (s *Spool) takeIn(o *op) {
 	s.enter(m, false)
 	s.house(m)
 	s.mu.totals.accepted += uint64(len(m.entries))
-	if size := rec.Body.Size(); s.mu.bodyBytes+size <= s.opts.MemoryBudget {
+	if n := rec.Body.Memory(); s.mu.bodyBytes+n <= s.opts.MemoryBudget {
 		m.body = rec.Body.Retain()
-		s.mu.bodyBytes += size
+		s.mu.bodyBytes += n
 	}
 	if s.mu.dirty.n >= s.opts.OverlayEntries {
 		s.checkpointSoon()
@@ -160,35 +160,69 @@ func (s *Spool) fresh(m *msg) {
 	s.Return(entries)
 }
 
-// Body returns the bytes of a message, retained for the caller, from memory or from the journal. It fails if the
-// journal's record is damaged, or with [ErrNotFound] if the message is gone.
+// Body returns the bytes of a message, retained for the caller, from memory or from the journal, for which it waits
+// until Options.Memory has room. It fails if the journal's record is damaged, or with [ErrNotFound] if the message is
+// gone.
 func (s *Spool) Body(ctx context.Context, m *Message) (*smtp.Body, error) {
-	var last journal.Position
-	for {
-		pos, body, err := s.whereIs(m)
-		if err != nil || body != nil {
-			return body, err
+	return s.body(ctx, m, func() (smtp.Claim, error) { return s.opts.Memory.Claim(ctx, m.Size) })
+}
+
+// BodyNow is Body for who does not wait: while there is no room it fails with [smtp.ErrNoMemory].
+func (s *Spool) BodyNow(ctx context.Context, m *Message) (*smtp.Body, error) {
+	return s.body(ctx, m, func() (smtp.Claim, error) {
+		c, ok := s.opts.Memory.TryClaim(m.Size)
+		if !ok {
+			return c, smtp.ErrNoMemory
 		}
+		return c, nil
+	})
+}
+
+// body reads a message back with the right to its memory, which it asks for if the message is not there already.
+func (s *Spool) body(ctx context.Context, m *Message, claim func() (smtp.Claim, error)) (*smtp.Body, error) {
+	pos, body, err := s.whereIs(m)
+	if err != nil || body != nil {
+		return body, err
+	}
+	c, err := claim()
+	if err == nil {
+		if body, err = s.readBody(ctx, m, pos); err == nil {
+			c.Give(body)
+			return body, nil
+		}
+		c.Release()
+	}
+	return nil, fmt.Errorf("spool: reading message %s: %w", m.ID, err)
+}
+
+// readBody reads the body at pos, or where it moved to meanwhile.
+func (s *Spool) readBody(ctx context.Context, m *Message, pos journal.Position) (*smtp.Body, error) {
+	for {
 		rec, err := s.journal.Read(ctx, pos)
 		if err == nil && rec.Body == nil {
 			err = fmt.Errorf("%w: no body at its place", journal.ErrDamaged)
 		}
-		if errors.Is(err, journal.ErrRemoved) && pos != last {
-			last = pos // it may have moved meanwhile
-			continue
+		if err == nil || !errors.Is(err, journal.ErrRemoved) {
+			return rec.Body, err
 		}
-		if err != nil {
-			return nil, fmt.Errorf("spool: reading message %s: %w", m.ID, err)
+		now, body, gone := s.whereIs(m)
+		if body != nil {
+			body.Release() // it never comes back into memory
 		}
-		return rec.Body, nil
+		if gone != nil {
+			return nil, gone
+		}
+		if now == pos {
+			return nil, err
+		}
+		pos = now
 	}
 }
 
 // whereIs returns the body of a message if it is in memory, otherwise its place in the journal.
 func (s *Spool) whereIs(m *Message) (journal.Position, *smtp.Body, error) {
 	s.mu.Lock()
-	om := s.mu.msgs[m.ID]
-	if om != nil {
+	if om := s.mu.msgs[m.ID]; om != nil {
 		defer s.mu.Unlock()
 		if om.body != nil {
 			return 0, om.body.Retain(), nil

@@ -83,11 +83,14 @@ func (s *Spool) move(ctx context.Context, id message.ID, pos journal.Position) (
 	if err != nil {
 		return 0, err
 	}
+	claim := s.opts.Memory.Insist(m.Size)
 	rec, err := s.journal.Read(ctx, pos)
 	if err != nil || rec.Body == nil {
+		claim.Release()
 		s.opts.Logger.Error("a message cannot be copied forward; its extent stays", "message", id, "error", err)
 		return 0, nil
 	}
+	claim.Give(rec.Body)
 	defer rec.Body.Release()
 	if err := s.load([]message.ID{id}); err != nil {
 		return 0, err

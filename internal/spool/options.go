@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/godwit-mta/godwit/internal/journal"
+	"github.com/godwit-mta/godwit/smtp"
 )
 
 // Options say how to open a Spool. Zero values mean defaults.
@@ -23,9 +24,11 @@ type Options struct {
 	// Journal is the truth. Its Run must be under way when Open is called, and until the spool's Run has returned.
 	Journal journal.Journal
 
-	// MemoryBudget is how many octets of message bodies are kept in memory for messages on their first attempt;
-	// default 128 MiB, negative: none. What does not fit is read back from the journal.
+	// MemoryBudget is how much memory the bodies of messages on their first attempt may take; default 128 MiB, negative:
+	// none. What does not fit is read back from the journal.
 	MemoryBudget int64
+	// Memory bounds all bodies of the process. Bodies are read back when it has room for them. Nil: nothing does.
+	Memory *smtp.Budget
 	// PendingBytes bounds the bodies whose acceptance is under way; default 64 MiB. Accept waits for room.
 	PendingBytes int64
 	// Checkpoint is the time between two checkpoints; default 2 s. It bounds what a start must replay.

@@ -255,7 +255,7 @@ func (s *Spool) leave(m *msg) {
 
 func (s *Spool) dropBody(m *msg) {
 	if m.body != nil {
-		s.mu.bodyBytes -= m.body.Size()
+		s.mu.bodyBytes -= m.body.Memory()
 		m.body.Release()
 		m.body = nil
 	}

@@ -79,7 +79,7 @@ func TestOrderlyStop(t *testing.T) {
 
 func TestMemoryBudget(t *testing.T) {
 	t.Parallel()
-	for _, budget := range []int64{-1, 1000} {
+	for _, budget := range []int64{-1, 70_000} {
 		r := newRig(t, vfs.NewMem(), func(r *rig) { r.opts.MemoryBudget = budget })
 		var ms []*Message
 		for range 10 {
