@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/godwit-mta/godwit/internal/audit"
 	"github.com/godwit-mta/godwit/internal/config"
 	"github.com/godwit-mta/godwit/internal/daemon"
 )
@@ -112,7 +113,7 @@ func (a *app) serve(
 			case <-ctx.Done():
 				return
 			case <-hup:
-				if _, err := d.Reload(ctx); err != nil {
+				if _, err := d.Reload(ctx, audit.Act{}); err != nil {
 					logger.Error("configuration not reloaded, the old one stays", "error", err)
 				}
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/godwit-mta/godwit/api"
 	"github.com/godwit-mta/godwit/event"
+	"github.com/godwit-mta/godwit/internal/audit"
 	"github.com/godwit-mta/godwit/internal/queue"
 	"github.com/godwit-mta/godwit/internal/spool"
 	"github.com/godwit-mta/godwit/message"
@@ -27,7 +28,9 @@ type admin struct {
 
 func (a *admin) Status() api.Status { return a.d.Status() }
 
-func (a *admin) Reload(ctx context.Context) (api.ReloadResult, error) { return a.d.Reload(ctx) }
+func (a *admin) Reload(ctx context.Context, by audit.Act) (api.ReloadResult, error) {
+	return a.d.Reload(ctx, by)
+}
 
 func (a *admin) Queues(_ context.Context, q api.QueueQuery) (api.QueueList, error) {
 	domain, err := queueDomain(q.Domain)

@@ -28,12 +28,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/godwit-mta/godwit/api"
+	"github.com/godwit-mta/godwit/internal/audit"
 	"github.com/godwit-mta/godwit/internal/config"
 	"github.com/godwit-mta/godwit/internal/httpapi"
 	"github.com/godwit-mta/godwit/internal/journal"
 	"github.com/godwit-mta/godwit/internal/store"
-)
 	"github.com/godwit-mta/godwit/smtp"
+)
 
 // Options make a Daemon. Only Config is required.
 type Options struct {
@@ -45,10 +46,10 @@ type Options struct {
 	Logger  *slog.Logger // nil discards
 	Version string       // for people
 
-	// Scale shortens the time constants that no configuration key names, for demonstrations and tests; 0 means 1, no change.
 	// MemoryLimit is the memory that the process may use, 0: not known; see [LimitMemory].
 	MemoryLimit int64
 
+	// Scale shortens the time constants that no configuration key names, for demonstrations and tests; 0 means 1, no change.
 	// With 60, what takes a minute in a server takes a second.
 	Scale int
 
@@ -63,10 +64,11 @@ type Daemon struct {
 	metrics *prometheus.Registry
 	started time.Time
 
-	journal *journal.Log
 	memory  *smtp.Budget // of bodies in flight
 	kept    int64        // of these, for first attempts
+	journal *journal.Log
 	store   *store.DB
+	audit   *audit.Log
 	inlets  []*inlet // SMTP listeners, sockets open
 	public  net.Listener
 	admin   net.Listener
@@ -108,10 +110,10 @@ func New(o Options) (_ *Daemon, err error) {
 		}
 	}()
 	d.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if err := d.openData(o.Config); err != nil {
-		return nil, err
 	d.memory, d.kept = newMemory(o.Config, o.MemoryLimit, d.log)
 	d.metrics.MustRegister(memoryMetrics{d.memory})
+	if err := d.openData(o.Config); err != nil {
+		return nil, err
 	}
 	if err := d.openSockets(o.Config); err != nil {
 		return nil, err
@@ -129,9 +131,9 @@ func (d *Daemon) openData(cfg *config.Config) error {
 		Dir:         filepath.Join(cfg.DataDir, "journal"),
 		FS:          d.o.FS,
 		SegmentSize: int64(cfg.Journal.SegmentSize),
+		MinFree:     int64(cfg.Journal.Reserve),
 		Logger:      d.log,
 		Registerer:  d.metrics,
-		MinFree:     int64(cfg.Journal.Reserve),
 	})
 	if errors.Is(err, journal.ErrLocked) {
 		return fmt.Errorf("data_dir %s is in use by another server: %w", cfg.DataDir, err)
@@ -145,7 +147,7 @@ func (d *Daemon) openData(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("open store: %w", err)
 	}
-	return nil
+	return d.openAudit(cfg)
 }
 
 func (d *Daemon) openSockets(cfg *config.Config) error {
@@ -266,9 +268,12 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return errors.Join(err, journal.end())
 	}
 	d.state.Store(r)
-	r.admin = p.serveHTTP(ctx, "admin interface", d.admin, httpapi.New(&admin{d: d, r: r}, d.log))
+	r.admin = p.serveHTTP(ctx, "admin interface", d.admin, httpapi.New(d.adminOptions(r)))
 	if d.public != nil {
 		r.public = p.serveHTTP(ctx, "http", d.public, httpapi.Public(&health{d: d}, d.metrics, d.log))
+	}
+	if err := d.recordStart(ctx, cfg); err != nil {
+		return errors.Join(err, r.admin.end(), r.public.end(), r.spool.Close(), journal.end())
 	}
 	r.start(ctx, p)
 	d.sayReady(cfg)
@@ -286,6 +291,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.log.Debug("service manager", "error", err)
 	}
 	err = r.stop(d.cfg.Load().DrainTimeout, cause != nil)
+	d.recordStop(cause)
 	err = errors.Join(err, journal.end())
 	if cause != nil {
 		err = cause // the rest follows from it
@@ -319,6 +325,7 @@ func (p *parts) serveHTTP(ctx context.Context, name string, l net.Listener, h ht
 			ReadHeaderTimeout: 10 * time.Second,
 			IdleTimeout:       2 * time.Minute,
 			MaxHeaderBytes:    64 << 10,
+			ConnContext:       httpapi.PeerContext,
 			ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 		}
 		ended := make(chan error, 1)

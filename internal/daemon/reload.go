@@ -10,9 +10,8 @@ import (
 	"github.com/godwit-mta/godwit/internal/config"
 )
 
-// Reload reads the configuration again and takes over what can change while the server runs. If the file is not good, or any
-// part does not take its share, everything stays as it was and the error says why.
-func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
+// reloadConfig does what [Daemon.Reload] has put on record.
+func (d *Daemon) reloadConfig(ctx context.Context) (api.ReloadResult, error) {
 	d.reload.Lock()
 	defer d.reload.Unlock()
 	res := api.ReloadResult{Changed: []string{}, NeedRestart: []string{}}

@@ -1,7 +1,7 @@
 // Package httpapi answers HTTP. There are two handlers, for two audiences:
 //
 //   - [New] is the administrators' interface of package api, served on the admin socket, where the file permission is the
-//     credential;
+//     credential, and over TCP, where an API key is (RFC 6750);
 //   - [Public] has what monitoring needs and nothing else: /metrics, /healthz and /readyz.
 //
 // Errors are RFC 9457 problems. Handlers are thin: each reads its request, asks the one package that knows, and writes the
@@ -9,6 +9,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/godwit-mta/godwit/api"
+	"github.com/godwit-mta/godwit/internal/audit"
 )
 
 // Server is what the administrators' interface asks: the running server, in the words of package api. Its errors may be
@@ -33,7 +35,12 @@ type Server interface {
 	Message(ctx context.Context, id string) (api.Message, error)
 	Act(ctx context.Context, a api.Action) (api.ActionResult, error)
 	SpoolStats() api.SpoolStats
-	Reload(ctx context.Context) (api.ReloadResult, error)
+	// Reload records by before it begins.
+	Reload(ctx context.Context, by audit.Act) (api.ReloadResult, error)
+	Audit(ctx context.Context, q api.AuditQuery) (api.AuditList, error)
+	VerifyAudit(ctx context.Context) (api.AuditReport, error)
+	Keys(ctx context.Context) (api.KeyList, error)
+	RotateKeys(ctx context.Context) (api.KeyList, error)
 }
 
 const (
@@ -44,19 +51,30 @@ const (
 	maxShown      = 1_000
 )
 
+// Options make an administrators' handler. Server and Auditor are required.
+type Options struct {
+	Server  Server
+	Auditor Auditor
+	// Keys knows who has which API key. Nil: whoever gets here may do everything, as on the admin socket.
+	Keys   Keys
+	Logger *slog.Logger // nil discards
+}
+
 // New returns the administrators' handler.
-func New(s Server, logger *slog.Logger) http.Handler {
-	h := &handler{server: s, log: logger}
+func New(o Options) http.Handler {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	h := &handler{server: o.Server, auditor: o.Auditor, credentials: o.Keys, log: o.Logger}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", h.answer(func(r *http.Request) (any, error) { return s.Status(), nil }))
-	mux.HandleFunc("GET /v1/queues", h.answer(h.queues))
-	mux.HandleFunc("GET /v1/queues/{domain}", h.answer(h.queue))
-	mux.HandleFunc("GET /v1/messages/{id}", h.answer(h.message))
-	mux.HandleFunc("POST /v1/actions", h.answer(h.act))
-	mux.HandleFunc("GET /v1/spool/stats", h.answer(func(r *http.Request) (any, error) { return s.SpoolStats(), nil }))
-	mux.HandleFunc("POST /v1/reload", h.answer(func(r *http.Request) (any, error) { return s.Reload(r.Context()) }))
+	for _, t := range h.routes() {
+		mux.HandleFunc(t.pattern, h.guarded(t))
+	}
 	mux.HandleFunc("/", h.answer(func(r *http.Request) (any, error) {
-		return nil, problem(http.StatusNotFound, "there is nothing at %s %s", r.Method, r.URL.Path)
+		if _, err := h.caller(r); err != nil {
+			return nil, err
+		}
+		return nil, nothingAt(r)
 	}))
 	return mux
 }
@@ -91,41 +109,60 @@ func probe(check func() error) http.HandlerFunc {
 }
 
 type handler struct {
-	server Server
-	log    *slog.Logger
+	server      Server
+	auditor     Auditor
+	credentials Keys
+	log         *slog.Logger
 }
 
-func (h *handler) queues(r *http.Request) (any, error) {
-	v := r.URL.Query()
+func (h *handler) queues(c *call) (any, error) {
+	v := c.URL.Query()
 	limit, err := number(v.Get("limit"), defaultQueues, maxQueues)
 	if err != nil {
 		return nil, err
 	}
-	q := api.QueueQuery{Tenant: v.Get("tenant"), Domain: v.Get("domain"), State: v.Get("state"), Limit: limit}
+	tenant, err := c.tenant(v.Get("tenant"))
+	if err != nil {
+		return nil, err
+	}
+	q := api.QueueQuery{Tenant: tenant, Domain: v.Get("domain"), State: v.Get("state"), Limit: limit}
 	switch q.State {
 	case "", "waiting", "claimed", "held":
 	default:
 		return nil, problem(http.StatusUnprocessableEntity, "state %q is not one of waiting, claimed, held", q.State)
 	}
-	return h.server.Queues(r.Context(), q)
+	return h.server.Queues(c.Context(), q)
 }
 
-func (h *handler) queue(r *http.Request) (any, error) {
-	v := r.URL.Query()
+func (h *handler) queue(c *call) (any, error) {
+	v := c.URL.Query()
 	limit, err := number(v.Get("limit"), defaultShown, maxShown)
 	if err != nil {
 		return nil, err
 	}
-	return h.server.Queue(r.Context(), r.PathValue("domain"), v.Get("tenant"), limit)
+	tenant, err := c.tenant(v.Get("tenant"))
+	if err != nil {
+		return nil, err
+	}
+	return h.server.Queue(c.Context(), c.PathValue("domain"), tenant, limit)
 }
 
-func (h *handler) message(r *http.Request) (any, error) {
-	return h.server.Message(r.Context(), r.PathValue("id"))
+func (h *handler) message(c *call) (any, error) {
+	m, err := h.server.Message(c.Context(), c.PathValue("id"))
+	if err == nil && c.Caller.Tenant != "" && m.Tenant != c.Caller.Tenant {
+		// In the words for one that is not there.
+		return nil, problem(http.StatusNotFound, "%s", noMessage(c.PathValue("id")))
+	}
+	return m, err
 }
 
-func (h *handler) act(r *http.Request) (any, error) {
+func noMessage(id string) string {
+	return fmt.Sprintf("no message %s: it was never accepted here, or its events are older than the event log keeps", id)
+}
+
+func (h *handler) act(c *call) (any, error) {
 	var a api.Action
-	dec := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxRequest))
+	dec := json.NewDecoder(http.MaxBytesReader(nil, c.Body, maxRequest))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&a); err != nil {
 		return nil, problem(http.StatusBadRequest, "the request is no action: %v", err)
@@ -141,7 +178,24 @@ func (h *handler) act(r *http.Request) (any, error) {
 	if a.Selection == (api.Selection{}) {
 		return nil, problem(http.StatusUnprocessableEntity, "the selection is empty; set all to mean every entry")
 	}
-	return h.server.Act(r.Context(), a)
+	var err error
+	if a.Selection.Tenant, err = c.tenant(a.Selection.Tenant); err != nil {
+		return nil, err
+	}
+	entry := c.Caller.Act("queue."+string(a.Verb), targetOf(a.Selection))
+	entry.After = a
+	var out api.ActionResult
+	err = h.auditor.Do(c.Context(), entry, func(ctx context.Context) (any, error) {
+		var err error
+		out, err = h.server.Act(ctx, a)
+		return out, err
+	})
+	return out, err
+}
+
+// targetOf names what a selection is for, as far as one word can.
+func targetOf(s api.Selection) string {
+	return cmp.Or(s.Entry, s.Message, s.Queue, s.Sender, s.Recipient, s.Tenant, s.State, "all")
 }
 
 // answer wraps a question so that its answer is written as JSON and its error as a problem.
@@ -167,6 +221,9 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		h.log.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "error", err)
 		p = &api.Problem{Title: http.StatusText(http.StatusInternalServerError), Status: http.StatusInternalServerError,
 			Detail: "the server could not do this; its log says why"}
+	}
+	if p.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="godwit"`) // RFC 6750, 3
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)

@@ -60,7 +60,7 @@ func TestAnswers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s := &scripted{err: c.err}
-			h := httpapi.New(s, slog.New(slog.DiscardHandler))
+			h := httpapi.New(httpapi.Options{Server: s, Auditor: &ledger{}})
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), c.method, c.path, strings.NewReader(c.body)))
 			if w.Code != c.status || !strings.Contains(w.Body.String(), c.want) {
@@ -83,7 +83,7 @@ func TestLimitIsBounded(t *testing.T) {
 	t.Parallel()
 	s := &scripted{}
 	w := httptest.NewRecorder()
-	httpapi.New(s, slog.New(slog.DiscardHandler)).ServeHTTP(w,
+	httpapi.New(httpapi.Options{Server: s, Auditor: &ledger{}}).ServeHTTP(w,
 		httptest.NewRequestWithContext(t.Context(), "GET", "/v1/queues?limit=99999999", nil))
 	if s.query.Limit != 10_000 {
 		t.Errorf("limit %d", s.query.Limit)

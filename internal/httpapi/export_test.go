@@ -1,0 +1,17 @@
+package httpapi
+
+// Routes returns the table, for walking over it.
+func Routes(o Options) (list []struct {
+	Pattern string
+	Role    Role
+	Tenants bool
+}) {
+	for _, t := range (&handler{server: o.Server, auditor: o.Auditor}).routes() {
+		list = append(list, struct {
+			Pattern string
+			Role    Role
+			Tenants bool
+		}{t.pattern, t.role, t.tenants})
+	}
+	return list
+}
