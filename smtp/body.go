@@ -127,7 +127,7 @@ func (b *Body) Free() []byte {
 	b.pieces = append(b.pieces, piece)
 	b.memory += int64(cap(piece))
 	if b.budget != nil && b.memory > b.charged {
-		if !b.budget.take(b.memory - b.charged) {
+		if !b.budget.take(b.memory-b.charged, b.charged) {
 			b.over = true
 		}
 		b.charged = b.memory
@@ -148,7 +148,7 @@ func (b *Body) Reserve(size int64) bool {
 	if b.budget == nil || more <= 0 {
 		return true
 	}
-	if !b.budget.take(more) {
+	if !b.budget.take(more, b.charged) {
 		b.budget.give(more)
 		return false
 	}

@@ -18,9 +18,10 @@ var ErrNoMemory = errors.New("no memory for the message now")
 //
 // Bodies come from two sides. Those being received ([Budget.NewBody]) are refused when there is no room: the client
 // sends them again. Those read back for delivery ([Budget.Claim]) wait for room. Neither side gets more than three
-// quarters, so that each has some however slow the other is. One large and one small body may always be read back,
-// even beyond the limit, so that delivery never stands still; the limit can be passed by that much, and by a piece for
-// each body being received. Small bodies have a line of their own, so that they do not wait behind large ones.
+// quarters, so that each has some however slow the other is. One body may always be received, and one large and one
+// small be read back, even beyond the limit, so that no size is impossible and delivery never stands still; the limit
+// can be passed by that much, and by a piece for each body being received. Small bodies have a line of their own, so
+// that they do not wait behind large ones.
 type Budget struct {
 	limit    int64
 	received atomic.Int64 // octets
@@ -82,8 +83,12 @@ func (b *Budget) Room(size int64) bool { return b == nil || b.fits(memoryOf(size
 
 // fits reports whether more octets could be received.
 func (b *Budget) fits(more int64) bool {
-	received, limit := b.received.Load()+more, b.limit
-	return received <= limit-limit/4 && received+b.read.Load() <= limit
+	received := b.received.Load()
+	return received == 0 || b.within(received+more)
+}
+
+func (b *Budget) within(received int64) bool {
+	return received <= b.limit-b.limit/4 && received+b.read.Load() <= b.limit
 }
 
 // Claim waits until a body of size octets may be read back. The claim must be given to the body, or released. The
@@ -190,10 +195,10 @@ func (b *Budget) grantLocked() {
 	}
 }
 
-// take counts octets of a body being received and reports whether they fit.
-func (b *Budget) take(n int64) bool {
-	received, limit := b.received.Add(n), b.limit
-	return received <= limit-limit/4 && received+b.read.Load() <= limit
+// take counts n more octets of a body being received, which had some before, and reports whether they fit.
+func (b *Budget) take(n, had int64) bool {
+	received := b.received.Add(n)
+	return received == had+n || b.within(received)
 }
 
 // give takes octets of a body that was received back.
