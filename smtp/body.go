@@ -28,6 +28,7 @@ var (
 type Body struct {
 	refs   atomic.Int32
 	front  []byte    // trace headers set before the received bytes
+	skip   int       // octets at the begin of pieces that are no part any more
 	pieces [][]byte  // filled parts of the pooled arrays
 	room   [2][]byte // where pieces lies while it is short
 	size   int64
@@ -188,6 +189,13 @@ func (b *Body) Prepend(p []byte) {
 	b.size += int64(len(p))
 }
 
+// DropFront takes the first n octets out, which must be no more than there are and none that Prepend put there: a header
+// that is replaced as a whole.
+func (b *Body) DropFront(n int) {
+	b.skip += n
+	b.size -= int64(n)
+}
+
 // Size returns the octets of the body, prepended ones included.
 func (b *Body) Size() int64 { return b.size }
 
@@ -196,9 +204,12 @@ func (b *Body) AppendPieces(dst [][]byte) [][]byte {
 	if len(b.front) > 0 {
 		dst = append(dst, b.front)
 	}
+	skip := b.skip
 	for _, p := range b.pieces {
-		if len(p) > 0 {
-			dst = append(dst, p)
+		n := min(skip, len(p))
+		skip -= n
+		if len(p) > n {
+			dst = append(dst, p[n:])
 		}
 	}
 	return dst

@@ -179,3 +179,21 @@ func TestNotify(t *testing.T) {
 		}
 	}
 }
+
+// TestBodyDropFront takes octets out across pieces and puts others before what is left.
+func TestBodyDropFront(t *testing.T) {
+	t.Parallel()
+	text := bytes.Repeat([]byte("0123456789abcdef"), 8<<10)
+	for _, n := range []int{0, 1, smallPiece - 1, smallPiece, smallPiece + 1, len(text) - 1, len(text)} {
+		b := BodyOf(text)
+		b.DropFront(n / 2)
+		b.DropFront(n - n/2)
+		b.Prepend([]byte("new: header\r\n"))
+		want := "new: header\r\n" + string(text[n:])
+		got, err := io.ReadAll(b.Reader())
+		if err != nil || string(got) != want || b.Size() != int64(len(want)) {
+			t.Errorf("%d: %d octets of %d, size %d, %v", n, len(got), len(want), b.Size(), err)
+		}
+		b.Release()
+	}
+}

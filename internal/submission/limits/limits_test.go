@@ -57,7 +57,7 @@ func TestNeverMoreInAnyWindow(t *testing.T) {
 					_, r := l.Take([]limits.LimitSet{shop}, one)
 					if r == nil {
 						taken = append(taken, time.Now())
-					} else if refused++; !r.Room.After(time.Now()) || r.Room.Sub(time.Now()) > length+length/6 {
+					} else if refused++; !r.Room.After(time.Now()) || time.Until(r.Room) > length+length/6 {
 						t.Fatalf("room in %v", time.Until(r.Room))
 					}
 					time.Sleep(length / 200 * time.Duration(i%7) / 3)
