@@ -89,6 +89,7 @@ var libraries = []library{
 	{"github.com/prometheus/client_golang/prometheus/promauto", []string{}, "it registers with a global; a Registerer is passed in Options"},
 	{"github.com/prometheus/common", []string{"internal/daemon", "internal/httpapi"}, "metrics are shown in one place"},
 	{"golang.org/x/net/idna", []string{"smtp", "internal/dns"}, "there is one way from a domain as typed to a domain as asked for"},
+	{"golang.org/x/crypto/argon2", []string{"internal/submission/auth"}, "there is one way from a password to what is stored of it"},
 	{"golang.org/x/sys/unix", nil, ""},
 	{"golang.org/x/term", []string{"cmd/godwit"}, "only commands talk to terminals"},
 	{"golang.org/x/text", nil, ""},
