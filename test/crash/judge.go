@@ -18,6 +18,10 @@ const (
 	afterglow = 2 * time.Second
 	// slowRead is how long a sink may take to read what is in its socket.
 	slowRead = 500 * time.Millisecond
+	// unsynced is how long before a power cut something may have been written and not be on the disk.
+	unsynced = time.Second
+	// onTheWay is how long after a power cut a reply may still be read that left before.
+	onTheWay = 250 * time.Millisecond
 	// lateness is invariant I7.
 	lateness = 60 * time.Second
 )
@@ -107,8 +111,12 @@ func (j *judgement) readSubmissions() {
 			continue
 		}
 		s.Outcome, s.Dropped, s.Code, s.Message, s.Err = line.Outcome, line.Dropped, line.Code, line.Message, line.Err
+		s.ended = line.Time
 	}
 	j.v.Submitted = len(j.submissions)
+	for _, s := range j.submissions {
+		j.discount(s)
+	}
 	for _, s := range j.submissions {
 		switch s.Outcome {
 		case accepted:
@@ -119,6 +127,23 @@ func (j *judgement) readSubmissions() {
 			j.v.Aborted++
 		default:
 			j.v.Unanswered++
+		}
+	}
+}
+
+// discount makes of a reply no answer at all where the machine that gave it was failing. A machine without power
+// acknowledges nothing: the process that lives on for the harness does not know that yet. And a message that was
+// refused since its sync failed may be on the disk all the same, as docs/durability.md says.
+func (j *judgement) discount(s *submission) {
+	for i := range j.kills {
+		k := &j.kills[i]
+		switch {
+		case k.Began.IsZero() || s.ended.After(k.Gone.Add(onTheWay)):
+		case k.power() && s.Outcome == accepted && s.ended.After(k.Began) && s.ended.Before(k.Cut.Add(onTheWay)):
+			s.Outcome = unknown
+		case (k.power() || k.Fault) && s.Outcome == refused && (s.Code == 451 || s.Code == 421) &&
+			s.ended.After(k.Began.Add(-unsynced)):
+			s.Outcome, s.failing = unknown, true
 		}
 	}
 }
@@ -280,6 +305,9 @@ func (j *judgement) judgeSubmission(s *submission) {
 			}
 		}
 		return
+	}
+	if s.failing {
+		j.v.RefusedKept++
 	}
 	if s.Outcome == accepted && s.Message != m.accepted.Message {
 		j.v.breach(I5, "%s was acknowledged as %q and is in the event log as %s", s.Token, s.Message, m.accepted.Message)

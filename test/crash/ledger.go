@@ -43,6 +43,10 @@ type submission struct {
 	Code    int      `json:"code,omitempty"`    // of the deciding reply
 	Message string   `json:"message,omitempty"` // id in the 250
 	Err     string   `json:"error,omitempty"`
+
+	// What the judge makes of it.
+	ended   time.Time
+	failing bool // refused since the disk failed
 }
 
 // reception is one line of sink.jsonl: one recipient of one message that was complete.
@@ -74,7 +78,15 @@ type kill struct {
 	Ready   time.Time `json:"ready,omitzero"`
 	Began   time.Time `json:"began"` // before the signal was sent
 	Gone    time.Time `json:"gone"`  // the process is no more
+
+	// Cut is when the power was gone at the latest, if it was a power cut: what leaves afterwards is no acknowledgement.
+	Cut time.Time `json:"cut,omitzero"`
+	// Fault says that the disk failed the server, which then ended by itself.
+	Fault bool `json:"fault,omitempty"`
 }
+
+// power reports that the machine lost its power, as far as the disk goes.
+func (k *kill) power() bool { return !k.Cut.IsZero() }
 
 // ledger appends lines to a file. Each is with the operating system before add returns.
 type ledger struct {

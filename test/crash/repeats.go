@@ -130,6 +130,19 @@ func (j *judgement) flight(d delivery, before, again *reception) (k *kill, numbe
 			}
 		}
 	}
+	return j.forgotten(before, again)
+}
+
+// forgotten explains a repeat by a power cut that took the claim with it, which is written before an attempt and synced
+// soon after.
+func (j *judgement) forgotten(before, again *reception) (k *kill, number int, ok bool) {
+	for i := range j.kills {
+		k := &j.kills[i]
+		if k.power() && before.Arrived.After(k.Began.Add(-unsynced)) && before.Arrived.Before(k.Gone.Add(afterglow)) &&
+			again.Arrived.After(k.Gone) {
+			return k, i, true
+		}
+	}
 	return nil, 0, false
 }
 

@@ -215,7 +215,7 @@ type serverLog struct {
 	more       int
 }
 
-const mostComplaints = 20
+const mostComplaints = 5
 
 func (l *serverLog) add(line []byte, complaint bool) {
 	l.mu.Lock()

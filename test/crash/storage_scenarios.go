@@ -8,5 +8,15 @@ func storageScenarios() []Scenario {
 			About: "kill -9 at random moments while mail is taken and delivered, and while it starts",
 			Quick: "8 kills", Full: "50 kills",
 		},
+		{
+			ID: "L-2", Run: runPowerCut,
+			About: "power cut: the file system forgets all that was not synced, under load and while the server starts",
+			Quick: "8 cuts", Full: "50 cuts",
+		},
+		{
+			ID: "L-8", CI: true, Run: runStop,
+			About: "SIGTERM under load, starts from another file in turn, as an upgrade does, a second SIGTERM",
+			Quick: "3 stops", Full: "12 stops",
+		},
 	}
 }
