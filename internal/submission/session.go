@@ -10,39 +10,80 @@ import (
 	"github.com/godwit-mta/godwit/event"
 	"github.com/godwit-mta/godwit/internal/journal"
 	"github.com/godwit-mta/godwit/internal/spool"
+	"github.com/godwit-mta/godwit/internal/submission/auth"
+	"github.com/godwit-mta/godwit/internal/submission/limits"
 	"github.com/godwit-mta/godwit/message"
 	"github.com/godwit-mta/godwit/smtp"
 	"github.com/godwit-mta/godwit/smtp/smtpserver"
 )
 
+func say(code int, subject, detail uint16, text string) smtp.Reply {
+	return smtp.Reply{Code: code, Enhanced: smtp.EnhancedCode{Class: uint16(code / 100), Subject: subject, Detail: detail}, Text: text}
+}
+
 // The refusals. Their texts are fixed: what a peer is told never depends on what it sent.
 var (
-	replyRelayDenied = smtp.Reply{Code: 550, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 7, Detail: 1},
-		Text: "Relaying denied: this address is not in trusted_networks of this listener"}
-	replyBadDomain = smtp.Reply{Code: 501, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 1, Detail: 2},
-		Text: "Bad destination domain"}
-	replyLoop = smtp.Reply{Code: 554, Enhanced: smtp.EnhancedCode{Class: 5, Subject: 4, Detail: 6},
-		Text: "Too many hops: the message seems to run in a loop"}
-	replyTryLater = smtp.Reply{Code: 451, Enhanced: smtp.EnhancedCode{Class: 4, Subject: 3, Detail: 0},
-		Text: "Could not store the message now, try again later"}
-	replyNoRoom = smtp.Reply{Code: 452, Enhanced: smtp.EnhancedCode{Class: 4, Subject: 3, Detail: 1},
-		Text: "Insufficient system storage, try again later"}
+	replyRelayDenied = say(550, 7, 1, "Relaying denied: this address is not in trusted_networks of this listener")
+	replyNotHere     = say(550, 7, 1, "Relaying denied: log in, or send only to domains that this server takes mail for")
+	replyRouted      = say(550, 7, 1, "Relaying denied: no routing in local parts")
+	replyLoginFirst  = say(530, 7, 0, "Authentication required")
+	replyRevoked     = say(421, 7, 0, "This login is no longer valid")
+	replyAuthFault   = say(454, 7, 0, "Temporary authentication failure")
+
+	replyAuthorUnclear = say(550, 7, 1, "Sender refused: a field of authors is not a plain list of addresses")
+	replyAuthorTwice   = say(550, 7, 1, "Sender refused: the message has more than one From or Sender field")
+	replyNotAField     = say(554, 6, 0, "The header has a line that is no field")
+
+	replyBandwidth = say(451, 7, 1, "Limit reached: too many octets in a short time, try again later")
+	replyBadDomain = say(501, 1, 2, "Bad destination domain")
+	replyLoop      = say(554, 4, 6, "Too many hops: the message seems to run in a loop")
+	replyTryLater  = say(451, 3, 0, "Could not store the message now, try again later")
+	replyNoRoom    = say(452, 3, 1, "Insufficient system storage, try again later")
 )
 
 // session is one client at one door.
 type session struct {
-	door   *Door
-	peer   *smtpserver.Peer
-	client string
-	queues []spool.QueueKey // of the recipients taken in this transaction, in order
+	door       *Door
+	peer       *smtpserver.Peer
+	client     string
+	clientName string // of its limits
+
+	identity *auth.Identity // who has logged in; nil: nobody
+	pending  *auth.Identity // of the exchange under way
+
+	// Of the transaction.
+	standing standing
+	tenant   string
+	queues   []spool.QueueKey // of the recipients taken, in order
+	hashes   []uint64         // of the recipients taken, for limits
+	sets     []limits.LimitSet
 }
 
-func (s *session) Mail(_ context.Context, from *smtp.Sender) smtp.Reply {
-	if !s.door.policy.Load().trusts(s.peer.Remote.Addr()) {
-		s.refuse(from.Path.String(), "", replyRelayDenied)
-		return replyRelayDenied
+func (s *session) Mail(ctx context.Context, from *smtp.Sender) smtp.Reply {
+	p := s.door.policy.Load()
+	reply := s.begin(ctx, p, from)
+	if !reply.IsZero() {
+		s.refuse(from.Path.String(), "", reply)
 	}
-	return smtp.Reply{}
+	return reply
+}
+
+func (s *session) begin(ctx context.Context, p *Policy, from *smtp.Sender) smtp.Reply {
+	from.Auth = "" // nobody is trusted to vouch for another (RFC 4954, 5)
+	s.tenant, s.hashes = p.Tenant, s.hashes[:0]
+	if s.identity != nil {
+		s.tenant = s.identity.Tenant
+	}
+	var refusal smtp.Reply
+	if s.standing, refusal = s.stand(p); !refusal.IsZero() {
+		return refusal
+	}
+	if s.checksSenders(p) {
+		if r := s.checkSender(ctx, fieldMail, from.Path); !r.IsZero() {
+			return r
+		}
+	}
+	return s.admit(ctx, from.Size)
 }
 
 func (s *session) Rcpt(_ context.Context, env *smtp.Envelope, rcpt *smtp.Recipient) smtp.Reply {
@@ -50,11 +91,21 @@ func (s *session) Rcpt(_ context.Context, env *smtp.Envelope, rcpt *smtp.Recipie
 		rcpt.Domain = s.door.opts.Hostname
 	}
 	domain := s.queueDomain(rcpt.Domain)
-	if domain == "" {
-		s.refuse(env.From.Path.String(), rcpt.Path.String(), replyBadDomain)
-		return replyBadDomain
+	reply := replyBadDomain
+	if domain != "" {
+		reply = smtp.Reply{}
+		if s.standing == stranger {
+			reply = s.door.policy.Load().takes(rcpt.Local, domain)
+		}
+		if reply.IsZero() {
+			reply = s.admitRcpt(len(env.Recipients), &rcpt.Path, domain)
+		}
 	}
-	s.queues = append(s.queues, spool.QueueKey{Tenant: s.door.policy.Load().Tenant, Domain: domain})
+	if !reply.IsZero() {
+		s.refuse(env.From.Path.String(), rcpt.Path.String(), reply)
+		return reply
+	}
+	s.queues = append(s.queues, spool.QueueKey{Tenant: s.tenant, Domain: domain})
 	return smtp.Reply{}
 }
 
@@ -72,23 +123,53 @@ func (s *session) queueDomain(domain string) string {
 }
 
 func (s *session) Data(ctx context.Context, env *smtp.Envelope, body *smtp.Body) smtp.Reply {
-	policy := s.door.policy.Load()
 	queues := s.queues
 	s.queues = nil
-	// A message whose header is too large or no header travels as it is: repair is not ours (RFC 5321, 6.4).
+	s.spend(body.Size())
+	reply, taken := s.accept(ctx, env, body, queues)
+	if !reply.Positive() {
+		taken.Undo()
+		s.refuse(env.From.Path.String(), "", reply)
+	}
+	return reply
+}
+
+// accept checks the message as a whole, puts its header in order and hands it to the spool.
+func (s *session) accept(
+	ctx context.Context, env *smtp.Envelope, body *smtp.Body, queues []spool.QueueKey,
+) (_ smtp.Reply, taken limits.Taken) {
+	policy := s.door.policy.Load()
+	if s.identity != nil && s.identity.Valid() != nil {
+		return replyRevoked, taken
+	}
+	// A message whose header is too large or no header travels as it is: repair is not ours (RFC 5321, 6.4). But senders that
+	// are checked are checked in a header that has one meaning.
 	var room [4][]byte
-	header, _ := message.JoinHeader(body.AppendPieces(room[:0]))
-	head, _ := message.ParseHeader(header)
-	if head.Count("Received") > policy.MaxHops {
-		s.refuse(env.From.Path.String(), "", replyLoop)
-		return replyLoop
+	header, joinErr := message.JoinHeader(body.AppendPieces(room[:0]))
+	head, parseErr := message.ParseHeader(header)
+	edit := s.edits(policy)
+	h := scan(head, &edit)
+	if h.hops > policy.MaxHops {
+		return replyLoop, taken
+	}
+	if s.checksSenders(policy) {
+		if joinErr != nil || parseErr != nil {
+			return replyNotAField, taken
+		}
+		r := s.checkAuthors(head, &h, func(f senderField, p smtp.Path) smtp.Reply { return s.checkSender(ctx, f, p) })
+		if !r.IsZero() {
+			return r, taken
+		}
+	}
+	taken, refusal := s.take(len(env.Recipients), body.Size())
+	if !refusal.IsZero() {
+		return refusal, taken
 	}
 	now := time.Now()
 	id := s.door.opts.IDs.New(now)
-	body.Prepend(appendReceived(make([]byte, 0, 320), s.peer, s.door.opts.Hostname, id, env, now))
 	m := &spool.Message{
 		ID:         id,
-		Tenant:     policy.Tenant,
+		Tenant:     s.tenant,
 		Stream:     policy.Stream,
 		Received:   now,
 		Expires:    now.Add(policy.MaxAge),
@@ -98,37 +179,72 @@ func (s *session) Data(ctx context.Context, env *smtp.Envelope, body *smtp.Body)
 		Hello:      s.peer.Hello,
 		Protocol:   s.peer.Protocol(env.From.UTF8),
 		From:       env.From,
-		Size:       body.Size(),
 		EightBit:   body.EightBit,
 		DotLine:    body.DotLine,
 		HeaderUTF8: body.EightBit && smtp.HasEightBit(header),
 		Recipients: env.Recipients,
 		Queues:     queues,
-		HeaderFrom: peopleText(head, "From"),
-		Subject:    peopleText(head, "Subject"),
-		MessageID:  peopleText(head, "Message-ID"),
+		HeaderFrom: peopleText(h.from),
+		Subject:    peopleText(h.subject),
+		MessageID:  peopleText(h.messageID),
 	}
+	trace := appendReceived(make([]byte, 0, 448), s.peer, s.door.opts.Hostname, id, env, now)
+	if edit.submission && parseErr == nil {
+		trace = s.complete(trace, m, &h, now)
+	}
+	if h.dropped > 0 && joinErr == nil {
+		fields := len(head.Bytes())
+		kept := without(head, &edit, len(trace)+fields-h.dropped)
+		body.DropFront(fields)
+		body.Prepend(kept)
+	}
+	body.Prepend(trace)
+	m.Size = body.Size()
 	if policy.DelayNotice > 0 && (policy.DelayAlways || asksForDelay(env.Recipients)) {
 		m.DelayNotice = now.Add(policy.DelayNotice)
 	}
 	if err := s.door.opts.Spool.Accept(ctx, m, body); err != nil {
 		s.door.opts.Logger.ErrorContext(ctx, "message not accepted",
 			"session", s.peer.Session, "message", id.String(), "error", err)
-		reply := replyTryLater
 		if errors.Is(err, journal.ErrFull) {
-			reply = replyNoRoom
+			return replyNoRoom, taken
 		}
-		s.refuse(env.From.Path.String(), "", reply)
-		return reply
+		return replyTryLater, taken
 	}
-	return smtp.Reply{Code: 250, Enhanced: smtp.EnhancedCode{Class: 2}, Text: "queued as " + id.String()}
+	return smtp.Reply{Code: 250, Enhanced: smtp.EnhancedCode{Class: 2}, Text: "queued as " + id.String()}, taken
+}
+
+// edits says what is removed from the header of this client's mail.
+func (s *session) edits(p *Policy) own {
+	switch {
+	case s.standing == stranger:
+		return own{authserv: s.door.authserv}
+	case p.Headers == HeadersSubmission, p.Headers == HeadersAuto && s.standing == known:
+		return own{submission: true, authserv: s.door.authserv}
+	}
+	return own{}
+}
+
+// complete adds what a message must have and its writer left out (RFC 6409, 8.2 and 8.3).
+func (s *session) complete(trace []byte, m *spool.Message, h *heading, now time.Time) []byte {
+	if !h.hasDate {
+		trace = append(message.AppendDate(append(trace, "Date: "...), now), "\r\n"...)
+	}
+	if h.messageID == nil {
+		begin := len(trace) + len("Message-ID: ")
+		trace = append(m.ID.AppendTo(append(trace, "Message-ID: <"...)), '@')
+		trace = append(append(trace, s.door.opts.Hostname...), '>')
+		m.MessageID = string(trace[begin:])
+		trace = append(trace, "\r\n"...)
+	}
+	return trace
 }
 
 func asksForDelay(list []smtp.Recipient) bool {
 	return slices.ContainsFunc(list, func(r smtp.Recipient) bool { return r.Notify.Delay() })
 }
 
-func (s *session) Reset() { s.queues = nil }
+func (s *session) Reset() { s.queues, s.hashes = nil, s.hashes[:0] }
 
 func (s *session) Close() {}
 
@@ -144,7 +260,7 @@ func (s *session) Refused(env *smtp.Envelope, r smtp.Reply) {
 // refuse records a refusal for the operator.
 func (s *session) refuse(from, to string, r smtp.Reply) {
 	s.door.opts.Refused(&event.Event{
-		Time: time.Now(), Type: event.Refused, Session: s.peer.Session, Listener: s.door.opts.Listener,
+		Time: time.Now(), Type: event.Refused, Session: s.peer.Session, Listener: s.door.opts.Listener, Tenant: s.tenant,
 		Client: s.client, Reason: reasonOf(r), Sender: from, Recipient: to,
 		Reply: event.Reply{Code: r.Code, Enhanced: r.Enhanced.String(), Text: r.Text},
 	})
@@ -153,16 +269,12 @@ func (s *session) refuse(from, to string, r smtp.Reply) {
 // maxPeopleText bounds a header value that is kept for people to recognise the message.
 const maxPeopleText = 200
 
-func peopleText(h message.Header, name string) string {
-	v, ok := h.Get(name)
-	if !ok {
-		return ""
-	}
+func peopleText(v []byte) string {
 	return strings.ToValidUTF8(string(v[:min(len(v), maxPeopleText)]), "?")
 }
 
 // reasonOf says in the words of the event log what a refusal of ours means. The subject of the enhanced code tells them apart
-// (RFC 3463, 3).
+// (RFC 3463, 3), and for security the words that the text begins with.
 func reasonOf(r smtp.Reply) event.Reason {
 	c := r.Enhanced
 	switch {
@@ -170,6 +282,10 @@ func reasonOf(r smtp.Reply) event.Reason {
 		return event.Loop
 	case r == replyTryLater, r == replyNoRoom:
 		return event.StorageUnavailable
+	case c.Subject == 7 && strings.HasPrefix(r.Text, "Limit reached"):
+		return event.LimitExceeded
+	case c.Subject == 7 && strings.HasPrefix(r.Text, "Sender refused"):
+		return event.InvalidSender
 	case c.Subject == 7:
 		return event.RelayDenied
 	case c.Subject == 1 && c.Detail >= 7:

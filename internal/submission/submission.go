@@ -1,9 +1,24 @@
-// Package submission is the one way in. Whatever framed a message, SMTP today, it passes here: is the client allowed,
-// is the message sound, what are its trace headers, how long may it take; then it is accepted into the spool, and
-// only when that is durable does the client get its 250.
+// Package submission is the one way in. Whatever framed a message, SMTP today, it passes here: who is the client and may it send,
+// as whom and to whom, has it not sent too much, is the message sound, what are its trace headers, how long may it take;
+// then it is accepted into the spool, and only when that is durable does the client get its 250.
 //
 // A [Door] belongs to one listener and is the backend of its SMTP server. Refusals are fixed texts with the right code;
 // the detail goes to the log and to the event log as a refused event.
+//
+// # Who may send what
+//
+// A client that has logged in ([Directory]) may send to anyone, as what its tenant has proven: MAIL FROM, and every
+// address in From, Sender, Resent-From and Resent-Sender. A client in TrustedNetworks may send to anyone as anybody, unless
+// CheckTrusted says otherwise. Everyone may send to RelayDomains. Nobody else may send anything, whatever the address
+// looks like: percent signs, bang paths and quoted addresses in a local part are never routed by, and refused from
+// strangers, since the next server might. The client that a proxy names is never trusted by its address.
+//
+// # What is done to a message
+//
+// Every message gets our Received field before all others. Mail that comes from outside (strangers, to RelayDomains)
+// loses Authentication-Results fields that claim to be ours (RFC 8601, 5). Mail that is submitted ([Headers]) loses Bcc,
+// Resent-Bcc, Return-Path and such Authentication-Results, and gets Date and Message-ID if it has none (RFC 6409, 8).
+// Nothing else is touched, and the body never is.
 package submission
 
 import (
@@ -12,11 +27,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/godwit-mta/godwit/event"
 	"github.com/godwit-mta/godwit/internal/spool"
+	"github.com/godwit-mta/godwit/internal/submission/auth"
+	"github.com/godwit-mta/godwit/internal/submission/limits"
 	"github.com/godwit-mta/godwit/message"
 	"github.com/godwit-mta/godwit/smtp"
 	"github.com/godwit-mta/godwit/smtp/smtpserver"
@@ -32,30 +50,42 @@ type Accepter interface {
 
 // Policy is what one listener allows. It is replaced whole on reload.
 type Policy struct {
-	TrustedNetworks []netip.Prefix // clients that may send to anyone; none: nobody may
-	Tenant          string         // owner of what comes in here; empty is "default"
-	Stream          string         // lane of what comes in here; empty is "default"
-	MaxAge          time.Duration  // how long delivery is tried; must be positive
-	DelayNotice     time.Duration  // after which a sender is told of a delay; 0: never
-	DelayAlways     bool           // tell also senders who did not ask by NOTIFY=DELAY (RFC 3461, 4.1)
-	MaxHops         int            // Received fields above which a message is refused as looping; 0: DefaultMaxHops
+	TrustedNetworks []netip.Prefix // clients that may send to anyone without logging in
+	RelayDomains    Domains        // anyone may send to these
+	Login           Login
+	Auth            auth.Policy // of logging in
+	CheckTrusted    bool        // senders of mail from TrustedNetworks are checked like those of clients that have logged in
+	Headers         Headers
+	Tenant          string        // owner of what comes in without a login; empty is "default"
+	Stream          string        // lane of what comes in here; empty is "default"
+	MaxAge          time.Duration // how long delivery is tried; must be positive
+	DelayNotice     time.Duration // after which a sender is told of a delay; 0: never
+	DelayAlways     bool          // tell also senders who did not ask by NOTIFY=DELAY (RFC 3461, 4.1)
+	MaxHops         int           // Received fields above which a message is refused as looping; 0: DefaultMaxHops
 }
 
-// Options make a Door. All but Logger and Refused are required.
+// Options make a Door. Hostname, Listener, Policy, Spool and IDs are required.
 type Options struct {
 	Hostname string
 	Listener string // its name, for events
 	Policy   Policy
 	Spool    Accepter
 	IDs      *message.IDs
-	Refused  func(*event.Event) // told of each refused message or recipient; must not block or keep the event
-	Logger   *slog.Logger
+
+	Directory Directory                             // nil: nobody can log in
+	Limits    *limits.Limiter                       // nil: nothing is limited
+	Bandwidth *limits.Bandwidth                     // of the listener; nil: no limit
+	Tenants   func(tenant string) *limits.Bandwidth // of a tenant; nil, or a nil answer: no limit
+
+	Refused func(*event.Event) // told of each refused message or recipient; must not block or keep the event
+	Logger  *slog.Logger
 }
 
 // Door is the backend of one listener's SMTP server. It is safe for concurrent use.
 type Door struct {
-	opts   Options
-	policy atomic.Pointer[Policy]
+	opts     Options
+	authserv []byte // our authserv-id (RFC 8601, 2.5)
+	policy   atomic.Pointer[Policy]
 }
 
 // DefaultTenant owns mail where the configuration names no tenant.
@@ -72,7 +102,13 @@ func New(o Options) (*Door, error) {
 	if o.Refused == nil {
 		o.Refused = func(*event.Event) {}
 	}
-	d := &Door{opts: o}
+	if o.Bandwidth == nil {
+		o.Bandwidth = new(limits.Bandwidth)
+	}
+	if o.Tenants == nil {
+		o.Tenants = func(string) *limits.Bandwidth { return nil }
+	}
+	d := &Door{opts: o, authserv: []byte(strings.ToLower(o.Hostname))}
 	return d, d.SetPolicy(o.Policy)
 }
 
@@ -80,6 +116,9 @@ func New(o Options) (*Door, error) {
 func (d *Door) SetPolicy(p Policy) error {
 	if p.MaxAge <= 0 {
 		return fmt.Errorf("submission: max age %v is not positive", p.MaxAge)
+	}
+	if p.Login != LoginOff && d.opts.Directory == nil {
+		return errors.New("submission: clients are to log in, and there is no directory")
 	}
 	if p.MaxHops == 0 {
 		p.MaxHops = DefaultMaxHops
@@ -96,16 +135,10 @@ func (d *Door) SetPolicy(p Policy) error {
 
 // NewSession begins a session; nobody is refused a greeting here, so that an answer can say what is wrong.
 func (d *Door) NewSession(_ context.Context, p *smtpserver.Peer) (smtpserver.Session, smtp.Reply) {
-	return &session{door: d, peer: p, client: p.Remote.Addr().Unmap().WithZone("").String()}, smtp.Reply{}
-}
-
-// trusts reports whether a client may relay. An IPv4 client over an IPv6 socket is the IPv4 client.
-func (p *Policy) trusts(a netip.Addr) bool {
-	a = a.Unmap().WithZone("")
-	for _, n := range p.TrustedNetworks {
-		if n.Contains(a) {
-			return true
-		}
+	addr := p.Remote.Addr().Unmap().WithZone("")
+	s := &session{door: d, peer: p, client: addr.String()}
+	if s.clientName = s.client; addr.Is6() {
+		s.clientName = limits.ClientName(addr)
 	}
-	return false
+	return s, smtp.Reply{}
 }
