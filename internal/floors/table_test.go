@@ -25,7 +25,7 @@ var rooms = map[string]int{
 
 	"internal/dns": services, "internal/journal": services, "internal/store": services, "internal/spool": services,
 	"internal/suppression": services, "internal/bounce": services, "internal/config": services,
-	"internal/audit": services, "internal/seal": services,
+	"internal/certs": services, "internal/audit": services, "internal/seal": services,
 
 	"internal/shaping": engine, "internal/queue": engine, "internal/delivery": engine, "internal/outbox": engine, "internal/analytics": engine,
 
@@ -42,6 +42,7 @@ var neighbours = map[string][]string{
 	"api":         {"event"},
 
 	"internal/spool": {"internal/journal"}, // the spool is a view of the journal
+	"internal/certs": {"internal/store"},   // what ACME got is kept in the store
 	"internal/audit": {"internal/store"},   // the chain is kept in the store
 
 	"internal/queue":              {"internal/shaping"},
