@@ -200,6 +200,7 @@ func (l *Log) write() error {
 	for i, b := range w.staged {
 		w.staged[i] = nil
 		l.metrics.records.Add(float64(len(b.Records)))
+		l.recent.put(b.Records)
 		b.unretain()
 		if b.state.written {
 			l.finish(b, nil)

@@ -34,6 +34,7 @@ type Log struct {
 		list []*segment
 	}
 	files  readFiles
+	recent recent
 	spares struct {
 		sync.Mutex
 		ids []ExtentID

@@ -15,6 +15,7 @@ type reader struct {
 	file   *readFile
 	sealed bool
 	window window
+	recent follower
 	closed bool
 }
 
@@ -26,6 +27,7 @@ func (l *Log) NewReader(from Position) (Reader, error) {
 	if from.offset() < headerSize {
 		from = position(from.extent(), headerSize)
 	}
+	l.recent.wanted.Store(true)
 	return &reader{log: l, at: from}, nil
 }
 
@@ -150,6 +152,10 @@ func (r *reader) step() (Entry, bool, error) {
 		r.log.noteDamage(r.seg, off, r.window.limit, errHeader.Error())
 		r.at = position(r.seg.id, r.window.limit)
 		return Entry{}, false, nil
+	}
+	if e, ok := r.recent.next(&r.log.recent, r.at); ok {
+		r.at = e.Next
+		return e, true, nil
 	}
 	h, meta, ok, err := r.window.record(off)
 	if err != nil {
