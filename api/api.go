@@ -174,6 +174,7 @@ type Problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail,omitempty"`
+	Field  string `json:"field,omitempty"` // of the request, that is to be written otherwise
 }
 
 // Error returns the detail, or the title if there is none.

@@ -6,7 +6,7 @@ func Routes(o Options) (list []struct {
 	Role    Role
 	Tenants bool
 }) {
-	for _, t := range (&handler{server: o.Server, auditor: o.Auditor}).routes() {
+	for _, t := range (&handler{server: o.Server, auditor: o.Auditor, directory: o.Directory}).routes() {
 		list = append(list, struct {
 			Pattern string
 			Role    Role

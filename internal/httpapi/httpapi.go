@@ -24,6 +24,7 @@ import (
 
 	"github.com/godwit-mta/godwit/api"
 	"github.com/godwit-mta/godwit/internal/audit"
+	"github.com/godwit-mta/godwit/internal/submission/auth"
 )
 
 // Server is what the administrators' interface asks: the running server, in the words of package api. Its errors may be
@@ -56,8 +57,12 @@ type Options struct {
 	Server  Server
 	Auditor Auditor
 	// Keys knows who has which API key. Nil: whoever gets here may do everything, as on the admin socket.
-	Keys   Keys
-	Logger *slog.Logger // nil discards
+	Keys Keys
+	// Directory has tenants, domains and credentials; nil: nothing is served of them.
+	Directory *auth.Directory
+	// Submission tells the listeners that credentials are good for; nil: none.
+	Submission func() []api.SubmissionServer
+	Logger     *slog.Logger // nil discards
 }
 
 // New returns the administrators' handler.
@@ -65,7 +70,9 @@ func New(o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	h := &handler{server: o.Server, auditor: o.Auditor, credentials: o.Keys, log: o.Logger}
+	h := &handler{
+		server: o.Server, auditor: o.Auditor, credentials: o.Keys, directory: o.Directory, submission: o.Submission, log: o.Logger,
+	}
 	mux := http.NewServeMux()
 	for _, t := range h.routes() {
 		mux.HandleFunc(t.pattern, h.guarded(t))
@@ -112,6 +119,8 @@ type handler struct {
 	server      Server
 	auditor     Auditor
 	credentials Keys
+	directory   *auth.Directory
+	submission  func() []api.SubmissionServer
 	log         *slog.Logger
 }
 

@@ -76,7 +76,7 @@ type route struct {
 
 // routes is the table. What changes something is on record: its handler begins with the Auditor.
 func (h *handler) routes() []route {
-	return []route{
+	return append(h.directoryRoutes(), []route{
 		{"GET /v1/status", Viewer, false, func(*call) (any, error) { return h.server.Status(), nil }},
 		{"GET /v1/queues", Viewer, true, h.queues},
 		{"GET /v1/queues/{domain}", Viewer, true, h.queue},
@@ -88,7 +88,7 @@ func (h *handler) routes() []route {
 		{"GET /v1/audit/report", Admin, false, h.verifyAudit},
 		{"GET /v1/keys", Admin, false, h.keys},
 		{"POST /v1/keys/rotation", Admin, false, h.rotateKeys},
-	}
+	}...)
 }
 
 // guarded lets a caller through who may ask.

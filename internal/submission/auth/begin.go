@@ -87,7 +87,7 @@ func (d *Directory) Begin(_ context.Context, mechanism string, c Client, p Polic
 		}
 		return nil, replyNoMechanism
 	}
-	a := &attempt{d: d, client: c, addr: network(c.Addr), mechanism: mechanism, scope: ScopeSMTP, done: done}
+	a := &attempt{d: d, client: c, addr: network(c.Addr), mechanism: mechanism, doors: []Scope{ScopeSMTP}, done: done}
 	if d.guard.shut(a.addr) {
 		a.report(outcomeAddressOver)
 		return nil, replyAddressBanned
@@ -127,7 +127,7 @@ type attempt struct {
 	client    Client
 	addr      netip.Prefix
 	mechanism string
-	scope     Scope
+	doors     []Scope // one of which the credential must open
 	done      func(*Identity)
 
 	login    string           // in normal form, as far as it is known
@@ -358,7 +358,7 @@ func (a *attempt) admit(record *credentialRecord, secret string) error {
 	case !record.from(a.client.Addr):
 		a.outcome = outcomeNetwork
 		return sasl.ErrFailed
-	case !record.Has(a.scope):
+	case !slices.ContainsFunc(a.doors, record.Has):
 		a.outcome = outcomeScope
 		return sasl.ErrFailed
 	}
@@ -423,10 +423,10 @@ func (a *attempt) external(_ context.Context, authzid string) error {
 	return sasl.ErrFailed
 }
 
-// Key finds the identity of an API key that a client has shown over HTTP. The error wraps sasl.ErrFailed, whatever is
-// wrong with the key, or sasl.ErrTemporary if the address has had too many failures.
-func (d *Directory) Key(_ context.Context, key string, c Client, scope Scope) (*Identity, error) {
-	a := &attempt{d: d, client: c, addr: network(c.Addr), mechanism: "KEY", scope: scope}
+// Key finds the identity of an API key that a client has shown over HTTP, which opens one of the doors. The error wraps
+// sasl.ErrFailed, whatever is wrong with the key, or sasl.ErrTemporary if the address has had too many failures.
+func (d *Directory) Key(_ context.Context, key string, c Client, doors ...Scope) (*Identity, error) {
+	a := &attempt{d: d, client: c, addr: network(c.Addr), mechanism: "KEY", doors: doors}
 	if d.guard.shut(a.addr) {
 		a.report(outcomeAddressOver)
 		return nil, sasl.ErrTemporary

@@ -34,7 +34,33 @@ type NewCredential struct {
 type Created struct {
 	Credential Credential
 	Secret     Secret
-	Assigned   []string // domains that are the tenant's from now on
+	Assigned   []string  // domains that are the tenant's from now on
+	OldUntil   time.Time // of a rotation: until when the old secret is good; zero: it is not
+}
+
+// CredentialState is whether a credential lets anybody in. The set is closed.
+type CredentialState string
+
+// The states of credentials.
+const (
+	Active          CredentialState = "active"
+	StateDisabled   CredentialState = "disabled"
+	StateExpired    CredentialState = "expired"
+	StateTenantGone CredentialState = "tenant_disabled"
+)
+
+// State returns whether a credential lets anybody in now.
+func (d *Directory) State(c *Credential) CredentialState {
+	tenant, err := d.Tenant(c.Tenant)
+	switch {
+	case c.Disabled:
+		return StateDisabled
+	case !c.Expires.IsZero() && !time.Now().Before(c.Expires):
+		return StateExpired
+	case err != nil || tenant.Disabled:
+		return StateTenantGone
+	}
+	return Active
 }
 
 // CredentialQuery selects credentials. Fields are joined by and.
@@ -355,7 +381,8 @@ func (d *Directory) RotateCredential(ctx context.Context, name, password string,
 		}
 		r.Rotated = now()
 		for i := range r.Secrets {
-			r.Secrets[i].Expires = r.Rotated.Add(keep)
+			out.OldUntil = r.Rotated.Add(keep)
+			r.Secrets[i].Expires = out.OldUntil
 		}
 		out.Secret, err = d.addSecret(ctx, r, password)
 		out.Credential = r.Credential
