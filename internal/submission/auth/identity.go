@@ -107,6 +107,10 @@ func (i *Identity) MaySend(_ context.Context, path smtp.Path) error {
 	return nil
 }
 
+// Owns reports whether the tenant may send from a domain in A-labels: it, or one that it is below, was proven by the
+// tenant or assigned to it. It looks at memory only.
+func (d *Directory) Owns(tenant, domain string) bool { return d.state.owns(tenant, domain) }
+
 // senderFits reports whether an entry of Senders, in its normal form, covers an address. The local part is compared
 // without regard to the case of ASCII letters, since no system that matters tells them apart.
 func senderFits(entry, local, domain string) bool {
