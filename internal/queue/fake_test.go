@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +25,8 @@ import (
 // table is a spool without a disk that checks how it is used: nobody may settle or return what is not claimed, nor
 // claim what is not due.
 type table struct {
+	slow atomic.Bool // bodies are not read before the server stops
+
 	t    *testing.T
 	sink spool.Sink
 
@@ -109,7 +112,11 @@ func (f *table) BodyNow(ctx context.Context, m *spool.Message) (*smtp.Body, erro
 	return f.Body(ctx, m)
 }
 
-func (f *table) Body(context.Context, *spool.Message) (*smtp.Body, error) {
+func (f *table) Body(ctx context.Context, _ *spool.Message) (*smtp.Body, error) {
+	if f.slow.Load() {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
 	return smtp.BodyOf([]byte("Subject: test\r\n\r\nhello\r\n")), nil
 }
 

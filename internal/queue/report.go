@@ -54,6 +54,9 @@ func (s *Scheduler) reportBatch(ctx context.Context) bool {
 	for range min(reportWriters, len(list)) {
 		writers.Go(func() {
 			for r := range next {
+				if ctx.Err() != nil {
+					continue // the next start tells
+				}
 				if err := s.tell(ctx, r); err != nil {
 					s.complain(ctx, "a report cannot be made", err, "message", r.Message.ID)
 					failed.Store(true)
@@ -107,6 +110,9 @@ func (s *Scheduler) send(ctx context.Context, about *spool.Message, entries []*s
 		return fresh(accept(ctx, nil, nil, about, indices))
 	}
 	defer body.Release()
+	if ctx.Err() != nil {
+		return nil // the message it is about may not have been read to its end; the next start tells
+	}
 	if err := fresh(accept(ctx, m, body, about, indices)); err != nil {
 		return err
 	}
@@ -226,6 +232,9 @@ func reasonStatus(r event.Reason) (smtp.EnhancedCode, bool) {
 // without it: the sender must know.
 func (s *Scheduler) original(ctx context.Context, m *spool.Message, action dsn.Action) (p []byte, full bool) {
 	body, err := s.o.Spool.Body(ctx, m)
+	if err != nil && ctx.Err() != nil {
+		return nil, false
+	}
 	if err != nil {
 		s.log.Error("a report goes without the message it is about", "message", m.ID, "error", err)
 		return nil, false

@@ -43,6 +43,25 @@ func letter(b *bench, rcpts ...smtp.Recipient) *spool.Message {
 	return m
 }
 
+// A report that the stop overtakes is made at the next start, and not now without the message it is about.
+func TestNoReportIsMadeInHaste(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, Options{}, refusing)
+		b.slow.Store(true)
+		b.accept(letter(b, to("bad", 0)))
+		synctest.Wait()
+		b.stop()
+		if len(b.reports()) != 0 {
+			t.Errorf("told while stopping: %s", b.reports())
+		}
+		b.table.mu.Lock()
+		defer b.table.mu.Unlock()
+		if len(b.unreported) != 1 {
+			t.Errorf("%d messages wait for a report, want 1", len(b.unreported))
+		}
+	})
+}
+
 func TestFailuresOfAMessageShareOneReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, Options{}, refusing)
