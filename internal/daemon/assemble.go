@@ -28,6 +28,7 @@ type running struct {
 	resolver *dns.Resolver
 	deliver  *delivery.Deliverer
 	queue    *queue.Scheduler
+	door     *frontDoor
 
 	parts  struct{ spool, events, deliver, queue *part }
 	admin  *part
@@ -72,6 +73,9 @@ func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (_ *running, 
 	if r.deliver, err = newDeliverer(d, cfg, r.resolver); err != nil {
 		return nil, err
 	}
+	if r.door, err = d.openDoor(ctx, cfg, r); err != nil {
+		return nil, err
+	}
 	ids := message.NewIDs(rand.Reader)
 	r.queue, err = queue.New(queue.Options{
 		Spool:        r.spool,
@@ -103,6 +107,7 @@ func (r *running) start(ctx context.Context, p *parts) {
 	r.parts.events = p.start(ctx, "event log", r.events.Run)
 	r.parts.deliver = p.start(ctx, "delivery", r.deliver.Run)
 	r.parts.queue = p.start(ctx, "queue", r.queue.Run)
+	r.door.start(ctx, p)
 	for _, in := range r.d.inlets {
 		in.part = p.start(ctx, "listener "+in.name, func(ctx context.Context) error { return in.server.Serve(ctx, in.socket) })
 	}
@@ -135,7 +140,7 @@ func (r *running) stop(drain time.Duration, failed bool) error {
 	for _, in := range r.d.inlets {
 		errs = append(errs, in.part.end())
 	}
-	errs = append(errs, r.parts.deliver.end(), r.public.end(), r.admin.end(), r.parts.events.end(), r.parts.spool.end(),
+	errs = append(errs, r.door.end(), r.parts.deliver.end(), r.public.end(), r.admin.end(), r.parts.events.end(), r.parts.spool.end(),
 		r.spool.Close())
 	return errors.Join(errs...)
 }

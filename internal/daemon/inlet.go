@@ -1,12 +1,13 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"net"
-	"time"
 
 	"github.com/godwit-mta/godwit/internal/config"
 	"github.com/godwit-mta/godwit/internal/submission"
+	"github.com/godwit-mta/godwit/internal/submission/limits"
 	"github.com/godwit-mta/godwit/message"
 	"github.com/godwit-mta/godwit/smtp/smtpserver"
 )
@@ -18,6 +19,8 @@ type inlet struct {
 	door   *submission.Door
 	server *smtpserver.Server
 	part   *part
+
+	bandwidth limits.Bandwidth
 }
 
 func (in *inlet) assemble(d *Daemon, cfg *config.Config, r *running, ids *message.IDs) error {
@@ -34,22 +37,31 @@ func (in *inlet) assemble(d *Daemon, cfg *config.Config, r *running, ids *messag
 		IDs:      ids,
 		Refused:  r.refused,
 		Logger:   d.log,
+
+		Directory: r.door.directory,
+		Limits:    r.door.limits,
+		Bandwidth: &in.bandwidth,
+		Tenants:   r.door.bandwidth.of,
 	})
 	if err != nil {
 		return fmt.Errorf("listener %s: %w", in.name, err)
 	}
-	in.server, err = smtpserver.New(smtpserver.Options{
+	o := smtpserver.Options{
 		Hostname:     cfg.Hostname,
 		Backend:      in.door,
-		Limits:       limits(l),
+		Limits:       sessionLimits(l),
 		Memory:       d.memory,
 		Normalize:    l.Normalize,
 		DrainTimeout: cfg.DrainTimeout,
 		Logger:       d.log,
 		Registerer:   d.metrics,
 		Name:         in.name,
-	})
-	if err != nil {
+	}
+	if err := r.door.secure(&o, l); err != nil {
+		return fmt.Errorf("listener %s: %w", in.name, err)
+	}
+	in.bandwidth.Set(int64(l.Bandwidth))
+	if in.server, err = smtpserver.New(o); err != nil {
 		return fmt.Errorf("listener %s: %w", in.name, err)
 	}
 	return nil
@@ -64,41 +76,20 @@ func (in *inlet) follow(cfg *config.Config) error {
 	if err := in.door.SetPolicy(policy(cfg, l)); err != nil {
 		return err
 	}
-	return in.server.SetLimits(limits(l))
+	in.bandwidth.Set(int64(l.Bandwidth))
+	return errors.Join(in.server.SetAccess(l.AllowNetworks, l.DenyNetworks), in.server.SetLimits(sessionLimits(l)))
 }
 
-func listenerNamed(cfg *config.Config, name string) (config.Listener, bool) {
-	for _, l := range cfg.Listeners {
-		if l.Name == name {
-			return l, true
+func listenerNamed(cfg *config.Config, name string) (*config.Listener, bool) {
+	for i := range cfg.Listeners {
+		if cfg.Listeners[i].Name == name {
+			return &cfg.Listeners[i], true
 		}
 	}
-	return config.Listener{}, false
+	return nil, false
 }
 
-func policy(cfg *config.Config, l config.Listener) submission.Policy {
-	p := submission.Policy{
-		TrustedNetworks: l.TrustedNetworks,
-		Tenant:          l.Tenant,
-		Stream:          l.Stream,
-		MaxAge:          maxAge(cfg, l.Stream),
-		MaxHops:         l.Limits.Hops,
-	}
-	if cfg.Delivery.DelayNotices != "never" {
-		p.DelayNotice = cfg.Delivery.DelayNoticeAfter
-		p.DelayAlways = cfg.Delivery.DelayNotices == "always"
-	}
-	return p
-}
-
-func maxAge(cfg *config.Config, stream string) time.Duration {
-	if d, ok := cfg.Delivery.MaxAge[stream]; ok {
-		return d
-	}
-	return cfg.Delivery.MaxAge[config.DefaultStream]
-}
-
-func limits(l config.Listener) smtpserver.Limits {
+func sessionLimits(l *config.Listener) smtpserver.Limits {
 	c := l.Limits
 	return smtpserver.Limits{
 		CommandLine:       int(c.CommandLine),

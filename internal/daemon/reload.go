@@ -60,6 +60,9 @@ func (r *running) follow(cfg *config.Config) error {
 	if err := r.events.SetLimits(eventLimits(cfg)); err != nil {
 		return err
 	}
+	if err := r.door.follow(cfg, r.d.log); err != nil {
+		return err
+	}
 	for _, in := range r.d.inlets {
 		if err := in.follow(cfg); err != nil {
 			return fmt.Errorf("listener %s: %w", in.name, err)
