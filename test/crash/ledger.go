@@ -39,10 +39,11 @@ type submission struct {
 	Hash   string   `json:"hash,omitempty"`
 
 	// At its end.
-	Dropped []string `json:"dropped,omitempty"` // of To, refused at RCPT
-	Code    int      `json:"code,omitempty"`    // of the deciding reply
-	Message string   `json:"message,omitempty"` // id in the 250
-	Err     string   `json:"error,omitempty"`
+	Dropped  []string `json:"dropped,omitempty"`  // of To, refused at RCPT
+	Code     int      `json:"code,omitempty"`     // of the deciding reply
+	Enhanced string   `json:"enhanced,omitempty"` // of it, if it refused
+	Message  string   `json:"message,omitempty"`  // id in the 250
+	Err      string   `json:"error,omitempty"`
 
 	// What the judge makes of it.
 	ended   time.Time

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -74,6 +76,11 @@ type process struct {
 	readyAt  time.Time
 	gone     chan struct{} // closed when the process has ended
 	err      error         // of its end; valid once gone is closed
+
+	mu     sync.Mutex
+	fault  time.Time // when the disk failed for the first time, as its log says
+	failed time.Time // when it said that nothing more is accepted
+	panics []string
 }
 
 // readiness is what the server says of itself when it takes mail.
@@ -119,11 +126,16 @@ func (p *process) follow(stderr io.Reader, log *serverLog) {
 		}
 		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
 			line.Level = "ERROR" // a panic, or what the runtime says at the end of a process
+			p.notePanic(lines.Text())
 		}
 		log.add(lines.Bytes(), line.Level == "ERROR")
 		switch line.Msg {
 		case "profiles":
 			profiles = line.Address
+		case "fault", "fault begins":
+			p.mark(&p.fault)
+		case "journal has failed: nothing more is accepted":
+			p.mark(&p.failed)
 		case "ready":
 			select {
 			case p.ready <- readiness{line.Listeners, profiles, time.Now()}:
@@ -132,6 +144,31 @@ func (p *process) follow(stderr io.Reader, log *serverLog) {
 		}
 	}
 	_, _ = io.Copy(io.Discard, stderr) // a line too long must not block the server
+}
+
+// mark notes the time of what happened for the first time.
+func (p *process) mark(t *time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t.IsZero() {
+		*t = time.Now()
+	}
+}
+
+func (p *process) notePanic(line string) {
+	if !strings.HasPrefix(line, "panic:") && !strings.HasPrefix(line, "fatal error:") {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.panics = append(p.panics, line)
+}
+
+// trouble returns when the disk failed first and when the server gave up, zero if they did not, and its panics.
+func (p *process) trouble() (fault, failed time.Time, panics []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.fault, p.failed, slices.Clone(p.panics)
 }
 
 // errDied says that the server ended without being asked to.
@@ -165,27 +202,6 @@ func (p *process) kill() (kill, error) {
 	k.Gone = time.Now()
 	return k, err
 }
-
-// awaitEnd waits until the server ends by itself, as after a failed sync, and returns its life. With a status of zero
-// nobody would notice, so that is an error.
-func (p *process) awaitEnd(limit time.Duration) (kill, error) {
-	t := time.NewTimer(limit)
-	defer t.Stop()
-	k := kill{Started: p.started, Ready: p.readyAt, Began: time.Now()}
-	select {
-	case <-p.gone:
-	case <-t.C:
-		return k, errAlive
-	}
-	k.Gone = time.Now()
-	if p.err == nil {
-		return k, errors.New("the server ended by itself with status 0")
-	}
-	return k, nil
-}
-
-// errAlive says that a server that had to end did not.
-var errAlive = errors.New("the server goes on")
 
 // stop sends SIGTERM and waits for an orderly end.
 func (p *process) stop(limit time.Duration) error {

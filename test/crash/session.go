@@ -11,7 +11,7 @@ import (
 )
 
 // patience bounds each exchange, so that a server that hangs ends a submission as unknown instead of the campaign.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // session is one SMTP connection, as simple as can be and with nothing of Godwit in it.
 type session struct {
@@ -26,6 +26,15 @@ type reply struct {
 }
 
 func (r reply) positive() bool { return r.code/100 == 2 }
+
+// enhanced returns the enhanced status code that the text begins with, if there is one (RFC 2034, 4).
+func (r reply) enhanced() string {
+	word, _, _ := strings.Cut(r.text, " ")
+	if strings.Count(word, ".") != 2 {
+		return ""
+	}
+	return word
+}
 
 // dial connects and greets.
 func dial(ctx context.Context, address, hello string) (*session, error) {

@@ -39,7 +39,8 @@ type plan struct {
 	pipelined bool
 	bad       []string // recipients that RCPT must refuse
 	content   []byte
-	waited    time.Duration // from its last octet to the final reply
+	left      time.Time     // when its last octet had left
+	waited    time.Duration // from then to the final reply
 }
 
 // text is what all bodies are cut from.

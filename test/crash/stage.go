@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/godwit-mta/godwit/api"
@@ -352,28 +351,4 @@ func (s *stage) drain(ctx context.Context, p *process) error {
 
 func (s *stage) between(low, high time.Duration) time.Duration {
 	return low + time.Duration(s.rand.Int64N(int64(high-low)))
-}
-
-// replies counts what submitters were told, by code, while a scenario goes on.
-type replies struct {
-	accepted atomic.Int64 // messages
-	refused  [600]atomic.Int64
-	lastAck  atomic.Int64 // Unix nanoseconds
-	slowest  atomic.Int64 // nanoseconds from the final dot to the reply
-}
-
-func (r *replies) note(end *submission, waited time.Duration) {
-	switch {
-	case end.Outcome == accepted:
-		r.accepted.Add(1)
-		r.lastAck.Store(end.Time.UnixNano())
-	case end.Code >= 400 && end.Code < 600:
-		r.refused[end.Code].Add(1)
-	}
-	for {
-		old := r.slowest.Load()
-		if int64(waited) <= old || r.slowest.CompareAndSwap(old, int64(waited)) {
-			return
-		}
-	}
 }

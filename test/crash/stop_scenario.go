@@ -57,7 +57,7 @@ func (s *stage) stopCycle(ctx context.Context, binary string) (time.Duration, er
 		return took, err
 	}
 	s.kills.add(kill{Started: p.started, Ready: p.readyAt})
-	if late := time.Unix(0, s.door.replies.lastAck.Load()).Sub(asked); late > stopsAccepting {
+	if late := s.door.replies.look().lastAck.Sub(asked); late > stopsAccepting {
 		s.v.breach(Row, "a message was acknowledged %s after SIGTERM", late.Round(time.Millisecond))
 	}
 	if took > 30*time.Second {

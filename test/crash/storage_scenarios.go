@@ -14,6 +14,21 @@ func storageScenarios() []Scenario {
 			Quick: "8 cuts", Full: "50 cuts",
 		},
 		{
+			ID: "L-3", CI: true, Run: runSyncErrors,
+			About: "a sync of journal, index or store fails, once or from then on; any sync of the real binary (strace)",
+			Quick: "8 faults at the seam, 3 by strace", Full: "32 faults at the seam, 10 by strace",
+		},
+		{
+			ID: "L-5", Run: runWriteErrors,
+			About: "one file operation in a hundred fails: EROFS, EDQUOT, EMFILE, ENOMEM, also while the server starts",
+			Quick: "4 lives", Full: "16 lives",
+		},
+		{
+			ID: "L-7", Run: runSlowSyncs,
+			About: "syncs take 200 ms, then 2 s, then one stands still",
+			Quick: "128 sessions, a stall of 6 s", Full: "256 sessions, a stall of 60 s",
+		},
+		{
 			ID: "L-8", CI: true, Run: runStop,
 			About: "SIGTERM under load, starts from another file in turn, as an upgrade does, a second SIGTERM",
 			Quick: "3 stops", Full: "12 stops",

@@ -179,7 +179,7 @@ func (p *plan) introduce(c *session, and string) (end submission, goOn bool, err
 // refuse ends a transaction that the server does not want. With commands in flight that need an answer of another kind,
 // the session ends too.
 func (p *plan) refuse(c *session, r reply) (submission, bool, error) {
-	end := submission{Outcome: refused, Code: r.code}
+	end := submission{Outcome: refused, Code: r.code, Enhanced: r.enhanced()}
 	if p.pipelined {
 		return end, false, fmt.Errorf("refused: %d %s", r.code, r.text)
 	}
@@ -208,7 +208,7 @@ func (p *plan) submitData(c *session) (submission, error) {
 		return end, err
 	}
 	if r.code != 354 {
-		end.Outcome, end.Code = refused, r.code
+		end.Outcome, end.Code, end.Enhanced = refused, r.code, r.enhanced()
 		return end, nil
 	}
 	stuffed := bytes.ReplaceAll(p.content, []byte("\r\n."), []byte("\r\n.."))
@@ -218,6 +218,7 @@ func (p *plan) submitData(c *session) (submission, error) {
 	if err := c.send(append(stuffed, ".\r\n"...)); err != nil {
 		return end, err
 	}
+	p.left = time.Now()
 	return p.conclude(c, end)
 }
 
@@ -249,6 +250,7 @@ func (p *plan) submitChunks(c *session) (submission, error) {
 			return end, err
 		}
 		if i == len(chunks)-1 && last {
+			p.left = time.Now()
 			break
 		}
 		r, err := c.reply()
@@ -256,7 +258,7 @@ func (p *plan) submitChunks(c *session) (submission, error) {
 			return end, err
 		}
 		if !r.positive() {
-			end.Outcome, end.Code = refused, r.code
+			end.Outcome, end.Code, end.Enhanced = refused, r.code, r.enhanced()
 			_, err := c.ask("RSET\r\n")
 			return end, err
 		}
@@ -276,6 +278,7 @@ func (p *plan) submitAtOnce(c *session, chunk []byte) (submission, error) {
 	if err := c.send(all); err != nil {
 		return submission{Outcome: aborted}, err
 	}
+	p.left = time.Now()
 	end, goOn, err := p.introduceReplies(c)
 	if !goOn {
 		return end, err
@@ -318,13 +321,12 @@ func (p *plan) cut(last bool) [][]byte {
 // conclude reads the final reply to a message that has left in full.
 func (p *plan) conclude(c *session, end submission) (submission, error) {
 	end.Outcome = unknown
-	left := time.Now()
 	r, err := c.reply()
-	p.waited = time.Since(left)
+	p.waited = time.Since(p.left)
 	if err != nil {
 		return end, err
 	}
-	end.Code = r.code
+	end.Code, end.Enhanced = r.code, r.enhanced()
 	if end.Outcome = refused; r.code == 250 {
 		end.Outcome = accepted
 		_, end.Message, _ = strings.Cut(r.text, "queued as ")
