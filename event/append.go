@@ -175,10 +175,27 @@ var plain = func() (table [256]bool) {
 	return table
 }()
 
+// plainWord reports whether all octets of v are plain. The two pairs that differ in one bit, < and >, " and &, are
+// looked for at once.
+func plainWord(v uint64) bool {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	zeroIn := func(x uint64) uint64 { return (x - ones) & ^x }
+	odd := v | // above 127
+		(v-0x20*ones)&^v | // control characters
+		zeroIn(v|0x02*ones^0x3e*ones) | zeroIn(v|0x04*ones^0x26*ones) | zeroIn(v^0x5c*ones)
+	return odd&high == 0
+}
+
 func appendString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
 	begin := 0 // of the run of octets not yet written
 	for i := 0; i < len(s); {
+		for len(s)-i >= 8 && plainWord(octets(s[i:i+8])) {
+			i += 8
+		}
+		if i == len(s) {
+			break
+		}
 		c := s[i]
 		if plain[c] {
 			i++
@@ -204,6 +221,13 @@ func appendString(dst []byte, s string) []byte {
 		i += size
 	}
 	return append(append(dst, s[begin:]...), '"')
+}
+
+// octets returns the octets of s, eight, as one number.
+func octets(s string) uint64 {
+	_ = s[7]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
 func appendEscape(dst []byte, c byte) []byte {
