@@ -19,6 +19,11 @@ func storageScenarios() []Scenario {
 			Quick: "8 faults at the seam, 3 by strace", Full: "32 faults at the seam, 10 by strace",
 		},
 		{
+			ID: "L-4", Run: runDiskFull,
+			About: "a disk of 256 MB fills up, stays full under load, is freed by deliveries; then its inodes run out",
+			Quick: "full for 4 s", Full: "full for 15 s",
+		},
+		{
 			ID: "L-5", Run: runWriteErrors,
 			About: "one file operation in a hundred fails: EROFS, EDQUOT, EMFILE, ENOMEM, also while the server starts",
 			Quick: "4 lives", Full: "16 lives",

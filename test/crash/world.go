@@ -137,9 +137,8 @@ func (w *world) setDown(down bool) error {
 	for _, p := range w.providers {
 		script := p.script
 		if down {
-			script = smtptest.Script{Hostname: p.script.Hostname, LMTP: p.script.LMTP, Rules: []smtptest.Rule{
-				{At: smtptest.AtMail, Reply: "451 4.3.2 Closed for now"},
-			}}
+			// What sessions were told in reply to EHLO stays true.
+			script.Rules = []smtptest.Rule{{At: smtptest.AtMail, Reply: "451 4.3.2 Closed for now"}}
 		}
 		if err := p.sink.SetScript(script); err != nil {
 			return fmt.Errorf("provider %s: %w", p.domain, err)
