@@ -76,7 +76,7 @@ func New(o Options) (*Log, error) {
 	}
 	l := &Log{
 		options: o, logger: o.Logger, metrics: newMetrics(o.Registerer), ids: message.NewIDs(nil),
-		decode: (*spool.Record).Decode,
+		decode: (*spool.Record).DecodeBorrowed,
 	}
 	limits := o.Limits
 	l.limits.Store(&limits)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/godwit-mta/godwit/event"
@@ -259,9 +260,10 @@ func (d *decoder) octet() byte {
 	return c
 }
 
-func (d *decoder) message() *Message {
+// message reads a whole message into m, in the memory of m's lists.
+func (d *decoder) message(m *Message) {
 	f := d.frame()
-	m := new(Message)
+	*m = Message{Recipients: m.Recipients[:0], Queues: m.Queues[:0]}
 	m.ID = f.id()
 	flags := f.uint()
 	m.EightBit, m.DotLine = flags&flagEightBit != 0, flags&flagDotLine != 0
@@ -277,16 +279,16 @@ func (d *decoder) message() *Message {
 	m.From.EnvelopeID = f.string()
 	m.HeaderFrom, m.Subject, m.MessageID = f.string(), f.string(), f.string()
 	n := f.count(4) // flags, two lengths, NOTIFY
-	m.Recipients = make([]smtp.Recipient, n)
-	m.Queues = make([]QueueKey, n)
+	m.Recipients = slices.Grow(m.Recipients, n)[:n]
+	m.Queues = slices.Grow(m.Queues, n)[:n]
 	for i := range n {
+		m.Recipients[i] = smtp.Recipient{}
 		f.recipient(m, i)
 	}
 	d.leave(&f)
 	if d.err == nil && (m.ID.IsZero() || n == 0) {
 		d.fail()
 	}
-	return m
 }
 
 func (d *decoder) recipient(m *Message, i int) {

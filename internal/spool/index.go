@@ -312,7 +312,8 @@ func (r *messageReader) current(id message.ID) (*msg, error) {
 		return nil, err
 	}
 	d := decoder{s: string(v)}
-	m := &msg{Message: d.message()}
+	m := &msg{Message: new(Message)}
+	d.message(m.Message)
 	m.pos = journal.Position(d.uint())
 	m.birth = journal.ExtentID(d.uint())
 	m.failedAt = d.int()

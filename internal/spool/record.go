@@ -3,6 +3,7 @@ package spool
 import (
 	"fmt"
 	"time"
+	"unsafe"
 
 	"github.com/godwit-mta/godwit/internal/journal"
 	"github.com/godwit-mta/godwit/message"
@@ -74,6 +75,7 @@ type Record struct {
 	Delay  bool
 
 	partial      []Message // of Changes, reused by Decode
+	whole        *Message  // for Message, reused by DecodeBorrowed
 	partialCount int       // of Changes, while the record is being made
 }
 
@@ -399,18 +401,35 @@ func DecodeRecord(kind journal.Kind, meta []byte) (Record, error) {
 // Decode reads one record into r, reusing r's memory: what Changes held before becomes invalid, Message and strings
 // stay valid.
 func (r *Record) Decode(kind journal.Kind, meta []byte) error {
-	*r = Record{Kind: kind, Changes: r.Changes[:0], partial: r.partial[:0]}
+	return r.decode(kind, string(meta), new(Message))
+}
+
+// DecodeBorrowed is Decode for who looks at a record once: it copies nothing. All of r, strings and Message included,
+// is valid until meta changes or r is used again.
+func (r *Record) DecodeBorrowed(kind journal.Kind, meta []byte) error {
+	if r.whole == nil || cap(r.whole.Recipients) > maxKeptRecipients {
+		r.whole = new(Message)
+	}
+	return r.decode(kind, unsafe.String(unsafe.SliceData(meta), len(meta)), r.whole)
+}
+
+// maxKeptRecipients bounds the memory that a record keeps for the next one.
+const maxKeptRecipients = 256
+
+func (r *Record) decode(kind journal.Kind, meta string, whole *Message) error {
+	*r = Record{Kind: kind, Changes: r.Changes[:0], partial: r.partial[:0], whole: r.whole}
 	if int(kind) >= len(kindNames) || kind == 0 {
 		return fmt.Errorf("%w: kind %d", ErrVersion, kind)
 	}
-	d := decoder{s: string(meta)}
+	d := decoder{s: meta}
 	if v := d.octet(); v != recordVersion {
 		return fmt.Errorf("%w: version %d of a %s record", ErrVersion, v, kindNames[kind])
 	}
 	r.Time = d.time()
 	switch kind {
 	case KindAccepted, KindMoved:
-		r.Message = d.message()
+		d.message(whole)
+		r.Message = whole
 	case KindAttempted:
 		r.Try = d.try()
 	case KindReported:
