@@ -31,7 +31,10 @@ func (d *Daemon) openAudit(cfg *config.Config) error {
 
 // adminOptions make the administrators' interface for the admin socket.
 func (d *Daemon) adminOptions(r *running) httpapi.Options {
-	return httpapi.Options{Server: &admin{d: d, r: r}, Auditor: d.audit, Logger: d.log}
+	return httpapi.Options{
+		Server: &admin{d: d, r: r}, Auditor: d.audit, Logger: d.log,
+		Directory: r.door.directory, Submission: d.submissionServers, Limits: r.door.limits,
+	}
 }
 
 // audited is what a record says of the server's own state.

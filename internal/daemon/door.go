@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
+	"github.com/godwit-mta/godwit/api"
 	"github.com/godwit-mta/godwit/internal/certs"
 	"github.com/godwit-mta/godwit/internal/config"
 	"github.com/godwit-mta/godwit/internal/submission"
@@ -227,4 +229,23 @@ func maxAge(cfg *config.Config, stream string) time.Duration {
 		return d
 	}
 	return cfg.Delivery.MaxAge[config.DefaultStream]
+}
+
+// submissionServers tells the listeners that clients log in to, as an application has to know them.
+func (d *Daemon) submissionServers() []api.SubmissionServer {
+	var list []api.SubmissionServer
+	cfg := d.cfg.Load()
+	for _, in := range d.inlets {
+		l, ok := listenerNamed(cfg, in.name)
+		addr, tcp := in.socket.Addr().(*net.TCPAddr)
+		if !ok || !tcp || l.Auth == "off" {
+			continue
+		}
+		host := addr.IP.String()
+		if addr.IP.IsUnspecified() || l.TLS != "off" && !addr.IP.IsLoopback() {
+			host = cfg.Hostname
+		}
+		list = append(list, api.SubmissionServer{Listener: l.Name, Host: host, Port: addr.Port, TLS: l.TLS, Login: l.Auth})
+	}
+	return list
 }

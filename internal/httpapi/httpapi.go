@@ -25,6 +25,7 @@ import (
 	"github.com/godwit-mta/godwit/api"
 	"github.com/godwit-mta/godwit/internal/audit"
 	"github.com/godwit-mta/godwit/internal/submission/auth"
+	"github.com/godwit-mta/godwit/internal/submission/limits"
 )
 
 // Server is what the administrators' interface asks: the running server, in the words of package api. Its errors may be
@@ -62,7 +63,11 @@ type Options struct {
 	Directory *auth.Directory
 	// Submission tells the listeners that credentials are good for; nil: none.
 	Submission func() []api.SubmissionServer
-	Logger     *slog.Logger // nil discards
+	// Limits counts what is sent; nil: nothing is served of it.
+	Limits *limits.Limiter
+	// Doctor looks at the server; nil: nobody does.
+	Doctor Doctor
+	Logger *slog.Logger // nil discards
 }
 
 // New returns the administrators' handler.
@@ -71,7 +76,8 @@ func New(o Options) http.Handler {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	h := &handler{
-		server: o.Server, auditor: o.Auditor, credentials: o.Keys, directory: o.Directory, submission: o.Submission, log: o.Logger,
+		server: o.Server, auditor: o.Auditor, credentials: o.Keys, directory: o.Directory, submission: o.Submission, limits: o.Limits,
+		doctor: o.Doctor, log: o.Logger,
 	}
 	mux := http.NewServeMux()
 	for _, t := range h.routes() {
@@ -121,6 +127,8 @@ type handler struct {
 	credentials Keys
 	directory   *auth.Directory
 	submission  func() []api.SubmissionServer
+	limits      *limits.Limiter
+	doctor      Doctor
 	log         *slog.Logger
 }
 
