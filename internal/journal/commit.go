@@ -21,7 +21,6 @@ type writer struct {
 	salt  uint64
 	off   int64 // where the next write goes
 	dirty bool  // written since the last sync
-	since int64 // octets written since the disk's space was looked at
 
 	work     []*Batch // of this round
 	staged   []*Batch // in vector, not yet written
@@ -148,15 +147,15 @@ func (l *Log) stage(b *Batch) {
 		at := len(w.scratch)
 		w.scratch = w.scratch[:at+recordHeaderSize]
 		h.encode(w.scratch[at:], w.salt, r.Position)
-		if len(r.Meta) <= maxGathered {
-			w.scratch = append(w.scratch, r.Meta...)
+		if len(r.wire.meta) <= maxGathered {
+			w.scratch = append(w.scratch, r.wire.meta...)
 		} else {
 			w.gather()
-			w.vector = append(w.vector, r.Meta)
+			w.vector = append(w.vector, r.wire.meta)
 		}
 		if r.bodySize > 0 {
 			w.gather()
-			w.vector = r.Body.AppendPieces(w.vector)
+			w.vector = r.wire.body.AppendPieces(w.vector)
 		}
 		w.size += h.size()
 	}
@@ -182,7 +181,11 @@ func (l *Log) write() error {
 	}
 	w.gather()
 	if w.size > 0 {
-		if err := w.sys.write(w.file, l.direct, w.vector, w.off); err != nil {
+		err := w.sys.write(w.file, l.direct, w.vector, w.off)
+		if isFull(err) && l.direct && rewrites && l.Relieve() {
+			err = w.sys.write(w.file, l.direct, w.vector, w.off)
+		}
+		if err != nil {
 			return fmt.Errorf("writing segment %d: %w", w.seg.id, err)
 		}
 		w.dirty = true
@@ -191,8 +194,7 @@ func (l *Log) write() error {
 	l.metrics.batches.Add(float64(len(w.staged)))
 	l.queue.wrote(w.size)
 	w.off += w.size
-	if w.since += w.size; w.since >= spaceOctets {
-		w.since = 0
+	if l.space.written.Add(w.size) >= spaceOctets {
 		l.look()
 	} else {
 		l.lookIfOld(spaceAge)

@@ -277,7 +277,7 @@ func TestFull(t *testing.T) {
 		if err := note(); err != nil {
 			t.Error(err)
 		}
-		fs.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: 65 << 20, TotalBytes: 1 << 30})
+		fs.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: 81 << 20, TotalBytes: 1 << 30})
 		time.Sleep(time.Second)
 		if err := mail(); err != nil {
 			t.Errorf("mail when there is room again: %v", err)

@@ -45,6 +45,8 @@ var (
 	ErrReadOnly = errors.New("journal is read-only")
 	// ErrInUse: the extent is still being written and cannot be removed.
 	ErrInUse = errors.New("journal extent is in use")
+	// ErrStays: the file system did not remove the extent. It is whole and stays; trying again later is harmless.
+	ErrStays = errors.New("journal extent cannot be removed")
 )
 
 // Record is one thing that happened. Meta and Body are only read by the engine. They must not change until the batch is
@@ -99,8 +101,9 @@ type Journal interface {
 	// most 10 ms later. If that sync fails the journal has failed.
 	AppendWritten(ctx context.Context, b *Batch) error
 
-	// Room returns ErrFull while the disk is nearly full: whoever is about to Submit what was not accepted yet asks before.
-	Room() error
+	// Room returns ErrFull while the disk is nearly full, or would be with octets more: whoever is about to Submit what
+	// was not accepted yet asks before.
+	Room(octets int64) error
 
 	// Submit hands b over, however much is pending, and returns at once. b.Done, if set, tells its verdict.
 	Submit(b *Batch)
@@ -135,7 +138,8 @@ type Journal interface {
 	Failed() <-chan struct{}
 	Err() error
 
-	// Damage lists what was found damaged so far, by Open, readers and Read. Damaged bytes are never deleted.
+	// Damage lists what was found damaged so far, by Open, readers and Read, of this process and those before, as long
+	// as the damaged bytes are kept. They are never deleted.
 	Damage() []Damage
 
 	// Run does the writing. When ctx ends it makes durable what is pending, then returns; later appends get ErrClosed.
@@ -167,6 +171,8 @@ type Entry struct {
 	HasBody  bool
 }
 
+	sealed bool
+
 // Extent is a piece of the journal that is removed as a whole.
 type Extent struct {
 	ID     ExtentID
@@ -178,8 +184,8 @@ type Extent struct {
 
 // Damage is a stretch of the journal whose bytes are not what was written.
 type Damage struct {
-	Extent ExtentID
-	From   Position
-	To     Position
-	Reason string
+	Extent ExtentID `json:"segment"`
+	From   Position `json:"from"`
+	To     Position `json:"to"`
+	Reason string   `json:"reason"`
 }

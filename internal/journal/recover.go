@@ -50,6 +50,8 @@ func (l *Log) open() error {
 		}
 	}
 	l.spares.ids = inv.spares
+	l.findBallast()
+	l.loadDamage(inv.segments)
 	l.look()
 	empty, err := l.recover(inv.segments)
 	if err != nil {
@@ -81,6 +83,7 @@ func (l *Log) openReadOnly() error {
 		s := l.segs.list[n-1]
 		l.end.Store(uint64(position(s.id, s.end)))
 	}
+	l.loadDamage(l.segs.list)
 	return nil
 }
 

@@ -33,6 +33,9 @@ func (l *Log) roll() error {
 	}
 	old, oldFile, end := w.seg, w.file, w.off
 	file, salt, err := l.makeSegment(old.id+1, l.End())
+	if isFull(err) && l.Relieve() {
+		file, salt, err = l.makeSegment(old.id+1, l.End())
+	}
 	if err != nil {
 		return err
 	}
@@ -75,7 +78,7 @@ func (l *Log) makeSegment(id ExtentID, before Position) (vfs.File, uint64, error
 	}
 	making := l.path(makingName(id))
 	if err := l.reuse(making); err != nil {
-		return nil, 0, fmt.Errorf("making segment %d: %w", id, err)
+		l.logger.Warn("a spare journal segment cannot be used", slog.Uint64("segment", uint64(id)), slog.Any("error", err))
 	}
 	f, err := l.fs.OpenReadWrite(making, vfs.WriteCategoryUnspecified)
 	if err != nil {
@@ -187,7 +190,7 @@ func (l *Log) Remove(ctx context.Context, id ExtentID) error {
 	spare, err := l.removeFile(s, name, end)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.removed.Store(false)
-		return fmt.Errorf("removing segment %d: %w", id, err)
+		return fmt.Errorf("removing segment %d: %w: %w", id, ErrStays, err)
 	}
 	l.segs.Lock()
 	i = l.searchLocked(id)

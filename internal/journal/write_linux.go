@@ -8,6 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// rewrites says that a vector can be written again at the same place.
+const rewrites = true
+
 // IOV_MAX of Linux.
 const maxVector = 1024
 

@@ -4,6 +4,9 @@ package journal
 
 import "github.com/cockroachdb/pebble/v2/vfs"
 
+// rewrites says that a vector can be written again at the same place.
+const rewrites = false
+
 // systemVector writes slice by slice where there is no pwritev.
 type systemVector struct{}
 

@@ -2,9 +2,11 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/godwit-mta/godwit/event"
+	"github.com/godwit-mta/godwit/internal/journal"
 	"github.com/godwit-mta/godwit/internal/spool"
 	"github.com/godwit-mta/godwit/message"
 	"github.com/godwit-mta/godwit/message/dsn"
@@ -36,15 +38,18 @@ func (s *Scheduler) ageBatch(ctx context.Context) bool {
 	now := time.Now()
 	expired := make(map[string][]spool.EntryID) // by explanation, which is mostly the same for all of a queue
 	late := make(map[message.ID][]*spool.Entry)
-	entries := s.o.Spool.Aging(now, agingBatch)
-	for _, e := range entries {
-		if tooOld(e.Message, now) {
+	entries := s.aging(now, func(c *wallClock, e *spool.Entry) bool {
+		if c.tooOld(e.Message, now) {
 			text := s.agedText(e)
 			expired[text] = append(expired[text], e.ID())
-			continue
+			return true
 		}
-		late[e.Message.ID] = append(late[e.Message.ID], e)
-	}
+		if !e.DelayReported && c.late(e.Message, now) {
+			late[e.Message.ID] = append(late[e.Message.ID], e)
+			return true
+		}
+		return false
+	})
 	for text, ids := range expired {
 		n, err := s.o.Spool.Finish(ctx, spool.Filter{Entries: ids}, spool.Result{
 			Outcome: spool.Expired, Reason: event.Aged, Explanation: text,
@@ -64,7 +69,26 @@ func (s *Scheduler) ageBatch(ctx context.Context) bool {
 			return false
 		}
 	}
-	return len(entries) > 0
+	return entries > 0
+}
+
+// aging asks the spool for entries whose age needs attention, and returns for how many of them do says that it does.
+// Since the spool goes by the clock alone, there may be many others for which it does not, by what is known of the
+// clock; then it looks further.
+func (s *Scheduler) aging(now time.Time, do func(*wallClock, *spool.Entry) bool) (n int) {
+	clock := s.clock(now)
+	for _, limit := range []int{agingBatch, 16 * agingBatch} {
+		entries := s.o.Spool.Aging(now, limit)
+		for _, e := range entries {
+			if n < agingBatch && do(&clock, e) {
+				n++
+			}
+		}
+		if n > 0 || len(entries) < limit {
+			break
+		}
+	}
+	return n
 }
 
 // ageWindows makes claimed entries final that grew too old while they waited for a slot.
@@ -72,10 +96,11 @@ func (s *Scheduler) ageWindows() {
 	now := time.Now()
 	var old []group
 	s.mu.Lock()
+	clock := s.clockLocked(now)
 	for _, q := range s.mu.queues {
 		before := q.groups
 		for n := q.window.head; q.groups > 0 && n != q.window.tail; n++ {
-			if g := q.window.At(n); g.entries != nil && tooOld(g.message, now) {
+			if g := q.window.At(n); g.entries != nil && clock.tooOld(g.message, now) {
 				g, _ := s.takeLocked(place{q, n})
 				old = append(old, g)
 			}
@@ -128,11 +153,25 @@ func (p DelayPolicy) tells(e *spool.Entry) bool {
 
 // complain logs an error, unless it comes from being stopped.
 func (s *Scheduler) complain(ctx context.Context, what string, err error, args ...any) {
-	if ctx.Err() == nil {
+	switch {
+	case ctx.Err() != nil:
+	case errors.Is(err, journal.ErrFull): // the journal has said so once
+		s.log.Debug(what, append(args, "error", err)...)
+	default:
 		s.log.Error(what, append(args, "error", err)...)
 	}
 }
 
+// overAge reports whether m is too old, whatever the clock did. Mostly that is seen without a lock.
+func (s *Scheduler) overAge(m *spool.Message, now time.Time) bool {
+	if !tooOld(m, now) && !m.Received.After(now.Add(clockSlack)) {
+		return false
+	}
+	clock := s.clock(now)
+	return clock.tooOld(m, now)
+}
+
+// tooOld reports whether m is too old by what the clock says.
 func tooOld(m *spool.Message, now time.Time) bool {
 	return !m.Expires.IsZero() && !now.Before(m.Expires)
 }

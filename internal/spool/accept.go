@@ -22,11 +22,12 @@ func (s *Spool) Accept(ctx context.Context, m *Message, body *smtp.Body) error {
 	if err := m.check(body); err != nil {
 		return err
 	}
-	if err := s.journal.Room(); err != nil {
-		return fmt.Errorf("accepting a message: %w", err)
-	}
 	if err := s.admit(ctx, m, body.Size()); err != nil {
 		return err
+	}
+	if err := s.journal.Room(s.underWay()); err != nil {
+		s.giveRoom(max(body.Size(), 1))
+		return fmt.Errorf("accepting a message: %w", err)
 	}
 	o := s.begin()
 	o.record(KindAccepted, m.Received).Message = m
@@ -107,6 +108,13 @@ func (s *Spool) admit(ctx context.Context, m *Message, size int64) error {
 			return err
 		}
 	}
+}
+
+// underWay returns the octets of bodies whose acceptance is under way.
+func (s *Spool) underWay() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.accepting
 }
 
 // full reports whether the overlay takes nothing more before a checkpoint. mu is held.

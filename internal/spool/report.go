@@ -89,6 +89,10 @@ func (s *Spool) acceptReport(ctx context.Context, dsn *Message, body *smtp.Body,
 		if err := s.admit(ctx, dsn, size); err != nil {
 			return err
 		}
+		if err := s.journal.Room(s.underWay()); err != nil {
+			s.giveRoom(size)
+			return fmt.Errorf("accepting a report: %w", err)
+		}
 		om = newMsg(dsn)
 	}
 	if err := s.load([]message.ID{about.ID}); err != nil {
