@@ -81,6 +81,7 @@ simulated mailbox providers, nothing to set up and nothing that leaves this mach
 	root.AddGroup(
 		&cobra.Group{ID: "run", Title: "Run:"},
 		&cobra.Group{ID: "look", Title: "Look and act (on a running server):"},
+		&cobra.Group{ID: "access", Title: "Say who may send (on a running server):"},
 		&cobra.Group{ID: "test", Title: "Try and measure:"},
 		&cobra.Group{ID: "more", Title: "More:"},
 	)
@@ -92,6 +93,7 @@ simulated mailbox providers, nothing to set up and nothing that leaves this mach
 	}
 	add("run", a.serveCommand(), a.configCommand(), a.reloadCommand())
 	add("look", a.queueCommand(), a.messageCommand(), a.spoolCommand())
+	add("access", a.credentialCommand(), a.domainCommand(), a.tenantCommand(), a.banCommand())
 	add("test", a.demoCommand(), a.sendCommand(), a.sinkCommand(), a.loadCommand())
 	add("more", a.versionCommand(), a.docsCommand())
 	root.SetCompletionCommandGroupID("more")
