@@ -21,12 +21,12 @@ func (s *Scheduler) claimLocked(q *queue, now time.Time) {
 	q.tenant.claiming += limit
 	q.claiming, q.streak = true, 0
 	q.due = time.Time{} // Due calls from now on are news
-	settings := s.mu.settings
+	settings, clock := s.mu.settings, s.clockLocked(now)
 	random := rand.New(rand.NewPCG(s.mu.rand.Uint64(), s.mu.rand.Uint64()))
 	s.mu.Unlock()
 
 	entries, err := s.o.Spool.Claim(s.attempts, q.key, now, limit, func(e *spool.Entry) time.Time {
-		return nextDue(now, e.Message.Expires, e.Attempts+1, 0, &settings, random)
+		return nextDue(now, clock.expires(e.Message), e.Attempts+1, 0, &settings, random)
 	})
 	stat, _ := s.o.Spool.Queue(q.key)
 	s.metrics.claims.Inc()
@@ -51,6 +51,9 @@ func (s *Scheduler) claimLocked(q *queue, now time.Time) {
 		}
 	case len(entries) == 0 && !next.IsZero() && !next.After(now):
 		next = after.Add(time.Second) // the spool knows better what is due than when
+	}
+	if next.After(after.Add(settings.longestPause())) {
+		notify(s.turned)
 	}
 	s.dueLocked(q, next)
 	if len(entries) > 0 && (s.mu.stopping || q.health.stopped(after)) {

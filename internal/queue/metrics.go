@@ -17,6 +17,7 @@ type metrics struct {
 	expired        prometheus.Counter
 	reports        *prometheus.CounterVec
 	panics         prometheus.Counter
+	clockSteps     prometheus.Counter
 }
 
 // newMetrics makes the metrics and registers them unless r is nil.
@@ -50,6 +51,9 @@ func newMetrics(s *Scheduler, r prometheus.Registerer) (*metrics, error) {
 			Help: "Reports sent to senders, by action. A lasting rise of failed means that mail goes to addresses that do not " +
 				"exist or refuse it.",
 		}, []string{"action"}),
+		clockSteps: counter("clock_steps_total",
+			"Times that the wall clock was set by more than 10 s while the server ran, or the machine slept. A lasting rise "+
+				"means that its time is not kept: synchronise it."),
 		panics: counter("delivery_panics_total", "Attempts that ended in a panic. Any rise is a defect to be reported."),
 	}
 	if r == nil {
@@ -58,7 +62,7 @@ func newMetrics(s *Scheduler, r prometheus.Registerer) (*metrics, error) {
 	var errs []error
 	for _, c := range []prometheus.Collector{
 		m.fresh, m.spilled, m.held, m.freshWait, m.claims, m.claimed, m.suspensions, m.expired,
-		m.reports, m.panics, newCensus(s),
+		m.reports, m.panics, m.clockSteps, newCensus(s),
 	} {
 		errs = append(errs, r.Register(c))
 	}

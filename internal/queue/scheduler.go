@@ -21,6 +21,7 @@ type Scheduler struct {
 
 	alarm    chan struct{}   // the first alarm moved; Run's loop looks again
 	reports  chan struct{}   // an entry became final that may have to be reported
+	turned   chan struct{}   // the clock was set back
 	settling chan struct{}   // one token for each attempt whose outcome is not yet durable
 	attempts context.Context // of all attempts: done when the drain time is over
 	working  sync.WaitGroup  // workers
@@ -31,6 +32,7 @@ type Scheduler struct {
 		sync.Mutex
 		settings Settings
 		rand     *rand.Rand
+		clock    wallClock
 
 		started, stopping bool
 		failed            error // the spool failed: nothing is begun any more
@@ -63,7 +65,7 @@ const (
 	// slow disk slows delivery down instead of filling memory.
 	maxSettling = 4096
 	// sweepEvery is how often what is no longer needed is looked for, and the longest the alarms trust a timer: a
-	// clock that is set forward is noticed after this time.
+	// clock that is set is noticed after this time.
 	sweepEvery = 15 * time.Second
 	// idleAfter and maxIdle bound how long and how many queues without entries are remembered.
 	idleAfter = time.Minute
@@ -82,11 +84,13 @@ func New(o Options) (*Scheduler, error) {
 		log:      o.Logger,
 		alarm:    make(chan struct{}, 1),
 		reports:  make(chan struct{}, 1),
+		turned:   make(chan struct{}, 1),
 		settling: make(chan struct{}, maxSettling),
 	}
 	s.settled = s.outcomeDurable
 	s.mu.settings = o.Settings
 	s.mu.rand = rand.New(o.Rand)
+	s.mu.clock = wallClock{seen: time.Now()}
 	s.mu.rules = make(map[string]*Rule)
 	s.mu.queues = make(map[spool.QueueKey]*queue)
 	s.mu.tenants = make(map[string]*tenant)
@@ -133,6 +137,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 
 	var others sync.WaitGroup
 	others.Go(func() { s.followRules(ctx) })
+	others.Go(func() { s.followClock(ctx) })
 	others.Go(func() { s.age(ctx) })
 	others.Go(func() { s.report(ctx) })
 	s.watch(ctx)
@@ -172,6 +177,9 @@ func (s *Scheduler) begin() {
 	s.mu.outage.reached = now
 	for _, stat := range stats {
 		if !stat.NextDue.IsZero() {
+			if stat.NextDue.After(now.Add(s.mu.settings.longestPause())) {
+				notify(s.turned) // it was recorded by another clock
+			}
 			s.dueLocked(s.queueLocked(stat.Key), stat.NextDue)
 		}
 	}
@@ -194,6 +202,7 @@ func (s *Scheduler) watch(ctx context.Context) {
 		}
 		now := time.Now()
 		s.mu.Lock()
+		s.clockLocked(now)
 		for q := s.mu.alarms.first(); q != nil && !q.wakeAt.After(now); q = s.mu.alarms.first() {
 			s.mu.alarms.remove(q)
 			s.arrangeLocked(q, now)

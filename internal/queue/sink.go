@@ -94,9 +94,13 @@ func (s *Scheduler) admitsLocked(q *queue, m *spool.Message, n int, now time.Tim
 func (s *Scheduler) Due(key spool.QueueKey, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Now()
+	if at.After(now.Add(s.mu.settings.longestPause())) {
+		notify(s.turned) // it was recorded by another clock
+	}
 	q := s.queueLocked(key)
 	s.dueLocked(q, at)
-	s.arrangeLocked(q, time.Now())
+	s.arrangeLocked(q, now)
 }
 
 func sameQueue(entries []*spool.Entry) bool {

@@ -157,7 +157,7 @@ func (s *Scheduler) attempt(w *worker) (Verdict, finding) {
 	j := &w.job
 	what := reached
 	v := Verdict{}
-	if tooOld(j.Message, w.started) {
+	if s.overAge(j.Message, w.started) {
 		v.Attempt, what = s.agedAttempt(j.Message, j.Entries), nothing
 	} else {
 		v = s.deliver(w)
@@ -238,12 +238,14 @@ func (s *Scheduler) schedule(v *Verdict) {
 	a, now := v.Attempt, time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	clock := s.clockLocked(now)
+	expires, old := clock.expires(a.Message), clock.tooOld(a.Message, now)
 	for i := range a.Results {
 		r := &a.Results[i]
 		if r.Outcome != spool.Deferred {
 			continue
 		}
-		if tooOld(a.Message, now) {
+		if old {
 			*r = s.aged(a.Entries[i], r)
 			continue
 		}
@@ -251,7 +253,7 @@ func (s *Scheduler) schedule(v *Verdict) {
 		if i < len(v.RetryAfter) {
 			hint = v.RetryAfter[i]
 		}
-		r.NextDue = nextDue(now, a.Message.Expires, a.Entries[i].Attempts+1, hint, &s.mu.settings, s.mu.rand)
+		r.NextDue = nextDue(now, expires, a.Entries[i].Attempts+1, hint, &s.mu.settings, s.mu.rand)
 	}
 }
 
