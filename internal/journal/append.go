@@ -50,7 +50,7 @@ func (l *Log) append(ctx context.Context, b *Batch, written bool) error {
 	if err := l.admit(b); err != nil {
 		return err
 	}
-	if err := b.prepare(); err != nil {
+	if err := b.prepare(l.sealer()); err != nil {
 		return err
 	}
 	if err := l.enqueue(ctx, b, l.ifRoom); err != nil {
@@ -65,7 +65,7 @@ func (l *Log) append(ctx context.Context, b *Batch, written bool) error {
 func (l *Log) Submit(b *Batch) {
 	b.state = batchState{wait: b.state.wait}
 	// A batch that cannot be written gets its verdict in its turn, from the committer like all.
-	b.state.err = b.prepare()
+	b.state.err = b.prepare(l.sealer())
 	if err := l.enqueue(context.Background(), b, l.always); err != nil {
 		l.refuse(b, err)
 	}
@@ -95,56 +95,72 @@ func (l *Log) Roll(ctx context.Context) error {
 	return b.state.err
 }
 
-// prepare checks b, sums it, and takes a reference to each body.
-func (b *Batch) prepare() error {
+// prepare checks b, seals it with s unless that is nil, sums it, and takes a reference to each body.
+func (b *Batch) prepare(s Sealer) error {
 	if len(b.Records) == 0 {
 		return nil
 	}
 	if len(b.Records) > MaxRecords {
 		return fmt.Errorf("%w: %d records, at most %d", ErrTooLarge, len(b.Records), MaxRecords)
 	}
+	if err := b.check(s != nil); err != nil {
+		return err
+	}
 	size, scratch := int64(0), 0
 	for i := range b.Records {
 		r := &b.Records[i]
 		r.Position = 0
-		if len(r.Meta) > MaxMeta {
-			return fmt.Errorf("%w: meta of %d octets, at most %d", ErrTooLarge, len(r.Meta), MaxMeta)
+		r.wire.set(r, s)
+		n := len(r.wire.meta)
+		size += recordHeaderSize + int64(n) + int64(r.wire.bodySize)
+		scratch += recordHeaderSize
+		if n <= maxGathered {
+			scratch += n
 		}
-		body := int64(0)
+	}
+	b.state.bytes, b.state.scratch = size, scratch
+	return nil
+}
+
+// check holds b to the limits, with room for what sealing adds.
+func (b *Batch) check(sealed bool) error {
+	size := int64(0)
+	for i := range b.Records {
+		r := &b.Records[i]
+		r.Position = 0
+		meta, body := int64(len(r.Meta)), int64(0)
 		if r.Body != nil {
 			body = r.Body.Size()
+		}
+		if sealed {
+			meta += sealedMore
+			body += sealedMore + body/512
+		}
+		if meta > MaxMeta {
+			return fmt.Errorf("%w: meta of %d octets, at most %d", ErrTooLarge, meta, MaxMeta)
 		}
 		if body > math.MaxUint32 {
 			return fmt.Errorf("%w: body of %d octets", ErrTooLarge, body)
 		}
-		r.bodySize = uint32(body)
-		size += recordHeaderSize + int64(len(r.Meta)) + body
-		scratch += recordHeaderSize
-		if len(r.Meta) <= maxGathered {
-			scratch += len(r.Meta)
-		}
+		size += recordHeaderSize + meta + body
 	}
 	if size > MaxBatch {
 		return fmt.Errorf("%w: %d octets, at most %d", ErrTooLarge, size, MaxBatch)
 	}
-	b.state.bytes, b.state.scratch = size, scratch
-	for i := range b.Records {
-		r := &b.Records[i]
-		r.metaSum = crc32.Checksum(r.Meta, castagnoli)
-		r.bodySum = 0
-		if r.Body != nil {
-			r.bodySum = bodySum(r.Body)
-			r.Body.Retain()
-		}
-	}
 	return nil
+}
+
+// sum counts and sums what is to be written.
+func (w *wire) sum() {
+	w.metaSum, w.bodySum, w.bodySize = crc32.Checksum(w.meta, castagnoli), 0, 0
+	if w.body != nil {
+		w.bodySum, w.bodySize = bodySum(w.body), uint32(w.body.Size())
+	}
 }
 
 func (b *Batch) unretain() {
 	for i := range b.Records {
-		if body := b.Records[i].Body; body != nil {
-			body.Release()
-		}
+		b.Records[i].wire.release()
 	}
 }
 

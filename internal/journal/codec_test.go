@@ -138,8 +138,8 @@ func FuzzRecover(f *testing.F) {
 
 func sum(s string) uint32 {
 	b := Batch{Records: []Record{{Meta: []byte(s)}}}
-	_ = b.prepare()
-	return b.Records[0].metaSum
+	_ = b.prepare(nil)
+	return b.Records[0].wire.metaSum
 }
 
 func fuzzRead(t *testing.T, fs vfs.FS) (positions []Position) {

@@ -140,9 +140,9 @@ func (l *Log) stage(b *Batch) {
 		r := &b.Records[i]
 		r.Position = position(w.seg.id, w.off+w.size)
 		h := recordHeader{
-			kind: r.Kind, flags: bodyFlags(r.Body), index: uint32(i), count: uint32(len(b.Records)),
-			metaSize: uint32(len(r.Meta)), bodySize: r.bodySize, durable: durable, metaSum: r.metaSum,
-			bodySum: r.bodySum,
+			kind: r.Kind, flags: r.wire.flags, index: uint32(i), count: uint32(len(b.Records)),
+			metaSize: uint32(len(r.wire.meta)), bodySize: r.wire.bodySize, durable: durable, metaSum: r.wire.metaSum,
+			bodySum: r.wire.bodySum,
 		}
 		at := len(w.scratch)
 		w.scratch = w.scratch[:at+recordHeaderSize]
@@ -153,7 +153,7 @@ func (l *Log) stage(b *Batch) {
 			w.gather()
 			w.vector = append(w.vector, r.wire.meta)
 		}
-		if r.bodySize > 0 {
+		if r.wire.bodySize > 0 {
 			w.gather()
 			w.vector = r.wire.body.AppendPieces(w.vector)
 		}

@@ -41,12 +41,14 @@ var (
 	// ErrFull: the disk is nearly full, so nothing with a body is taken until there is room again. The batch was not
 	// written.
 	ErrFull = errors.New("journal has no room")
+	// ErrSealed: the record is encrypted, and no Sealer was given to open it.
+	ErrSealed = errors.New("journal record is encrypted")
 	// ErrReadOnly: the journal was opened for reading only.
 	ErrReadOnly = errors.New("journal is read-only")
-	// ErrInUse: the extent is still being written and cannot be removed.
-	ErrInUse = errors.New("journal extent is in use")
 	// ErrStays: the file system did not remove the extent. It is whole and stays; trying again later is harmless.
 	ErrStays = errors.New("journal extent cannot be removed")
+	// ErrInUse: the extent is still being written and cannot be removed.
+	ErrInUse = errors.New("journal extent is in use")
 )
 
 // Record is one thing that happened. Meta and Body are only read by the engine. They must not change until the batch is
@@ -57,8 +59,7 @@ type Record struct {
 	Body     *smtp.Body // nil: none
 	Position Position   // set by the engine when the batch is finished without error
 
-	metaSum, bodySum uint32
-	bodySize         uint32
+	wire wire
 }
 
 // Batch is a group of records that become durable together or not at all. The zero value with Records is ready to
@@ -169,9 +170,9 @@ type Entry struct {
 	Meta     []byte // valid until the next call of Next
 	BodySize int64  // octets
 	HasBody  bool
-}
 
 	sealed bool
+}
 
 // Extent is a piece of the journal that is removed as a whole.
 type Extent struct {

@@ -25,6 +25,7 @@ type Log struct {
 	dirSync sync.Mutex
 	owner   string
 	epoch   uint64
+	begun   ExtentID // the first segment of this opening
 
 	end atomic.Uint64 // everything below is durable
 

@@ -37,6 +37,9 @@ type Options struct {
 	// about a third quicker than growing a file. Default 2; negative: none.
 	Spares int
 
+	// Sealer encrypts what records hold; nil: nothing is encrypted, and what is cannot be read.
+	Sealer Sealer
+
 	// MinFree is the free space of the disk below which Append refuses batches with bodies, so that the records that
 	// let mail out still find room; default 64 MiB; negative: none. Below MinFree and four segments nothing is
 	// allocated ahead or kept to be reused.

@@ -99,8 +99,9 @@ func (l *Log) readRecord(f *readFile, s *segment, p Position, limit int64) (Reco
 	if crc32.Checksum(r.Meta, castagnoli) != h.metaSum {
 		return r, damaged("checksum of the meta")
 	}
+	sealed := h.flags&flagSealed != 0
 	if h.flags&flagBody == 0 {
-		return r, nil
+		return r, l.clear(&r, sealed, damaged)
 	}
 	r.Body = smtp.NewBody()
 	r.Body.EightBit, r.Body.DotLine = h.flags&flagEightBit != 0, h.flags&flagDotLine != 0
@@ -118,7 +119,19 @@ func (l *Log) readRecord(f *readFile, s *segment, p Position, limit int64) (Reco
 	if sum != h.bodySum {
 		return r, damaged("checksum of the body")
 	}
-	return r, nil
+	return r, l.clear(&r, sealed, damaged)
+}
+
+// clear opens a record that is sealed.
+func (l *Log) clear(r *Record, sealed bool, damaged func(string) error) error {
+	if !sealed {
+		return nil
+	}
+	what, err := l.unseal(r)
+	if what != "" {
+		err = damaged(what)
+	}
+	return err
 }
 
 // endIsDamage: a file that ends before its records do has lost something. Other errors may pass.

@@ -16,6 +16,7 @@ type reader struct {
 	sealed bool
 	window window
 	recent follower
+	clear  []byte // meta of the last entry, if it was sealed
 	closed bool
 }
 
@@ -154,8 +155,7 @@ func (r *reader) step() (Entry, bool, error) {
 		return Entry{}, false, nil
 	}
 	if e, ok := r.recent.next(&r.log.recent, r.at); ok {
-		r.at = e.Next
-		return e, true, nil
+		return r.give(e)
 	}
 	h, meta, ok, err := r.window.record(off)
 	if err != nil {
@@ -173,6 +173,22 @@ func (r *reader) step() (Entry, bool, error) {
 	e := Entry{
 		Position: r.at, Next: r.at + Position(h.size()), Kind: h.kind, Meta: meta,
 		BodySize: int64(h.bodySize), HasBody: h.flags&flagBody != 0,
+		sealed: h.flags&flagSealed != 0,
+	}
+	return r.give(e)
+}
+
+// give opens an entry that is sealed. One that does not open is damage, and stepped over.
+func (r *reader) give(e Entry) (Entry, bool, error) {
+	if e.sealed {
+		var err error
+		if r.clear, err = r.log.unsealEntry(&e, r.clear); errors.Is(err, ErrSealed) {
+			return Entry{}, false, fmt.Errorf("reading %#x: %w", uint64(e.Position), err)
+		} else if err != nil {
+			r.log.noteDamage(r.seg, e.Position.offset(), e.Next.offset(), fmt.Sprintf("the meta does not open: %v", err))
+			r.at = e.Next
+			return Entry{}, false, nil
+		}
 	}
 	r.at = e.Next
 	return e, true, nil

@@ -39,20 +39,21 @@ func (r *recent) put(records []Record) {
 	defer r.mu.Unlock()
 	for i := range records {
 		rec := &records[i]
-		if recentHead+len(rec.Meta) > recentChunk {
+		meta := rec.wire.meta
+		if recentHead+len(meta) > recentChunk {
 			r.forget() // readers find it in the file, and what follows it here
 			continue
 		}
 		p := &r.pages[r.last%2]
-		if len(p.data)+recentHead+len(rec.Meta) > pageSize || p.data == nil {
+		if len(p.data)+recentHead+len(meta) > pageSize || p.data == nil {
 			p = r.turn()
 		}
 		le := binary.LittleEndian
 		p.data = le.AppendUint64(p.data, uint64(rec.Position))
-		p.data = le.AppendUint32(p.data, uint32(len(rec.Meta)))
-		p.data = le.AppendUint32(p.data, rec.bodySize)
-		p.data = append(p.data, byte(rec.Kind), bodyFlags(rec.Body), 0, 0)
-		p.data = append(p.data, rec.Meta...)
+		p.data = le.AppendUint32(p.data, uint32(len(meta)))
+		p.data = le.AppendUint32(p.data, rec.wire.bodySize)
+		p.data = append(p.data, byte(rec.Kind), rec.wire.flags, 0, 0)
+		p.data = append(p.data, meta...)
 	}
 }
 
@@ -155,7 +156,7 @@ func (f *follower) next(r *recent, p Position) (Entry, bool) {
 	body := int64(le.Uint32(b[12:]))
 	e := Entry{
 		Position: p, Next: p + Position(recordHeaderSize+int64(end-recentHead)+body), Kind: Kind(b[16]),
-		Meta: b[recentHead:end:end], BodySize: body, HasBody: b[17]&flagBody != 0,
+		Meta: b[recentHead:end:end], BodySize: body, HasBody: b[17]&flagBody != 0, sealed: b[17]&flagSealed != 0,
 	}
 	f.rest = b[end:]
 	return e, true

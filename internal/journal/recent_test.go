@@ -132,7 +132,7 @@ func BenchmarkFollow(b *testing.B) {
 	records := make([]Record, 1000)
 	var at Position
 	for i := range records {
-		records[i] = Record{Meta: make([]byte, 300), bodySize: 10_000, Position: at}
+		records[i] = Record{Position: at, wire: wire{meta: make([]byte, 300), bodySize: 10_000}}
 		at += Position(recordHeaderSize + 300 + 10_000)
 	}
 	r.put(records[:1000])

@@ -31,7 +31,8 @@ const (
 	flagBody     = 1 << iota // has a body, which may be empty
 	flagEightBit             // Body.EightBit
 	flagDotLine              // Body.DotLine
-	flagsKnown   = flagBody | flagEightBit | flagDotLine
+	flagSealed               // meta and body are as a Sealer gave them
+	flagsKnown   = flagBody | flagEightBit | flagDotLine | flagSealed
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

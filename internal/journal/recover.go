@@ -107,7 +107,8 @@ func (l *Log) takeInventory() (inventory, error) {
 			case suffixMaking:
 				inv.scrap = append(inv.scrap, name)
 			case suffixSpare:
-				if hex && len(inv.spares) < l.options.Spares {
+				// A spare may hold mail from before encryption was turned on.
+				if hex && len(inv.spares) < l.options.Spares && l.sealer() == nil {
 					inv.spares = append(inv.spares, ExtentID(n))
 				} else {
 					inv.scrap = append(inv.scrap, name)
@@ -298,6 +299,7 @@ func (l *Log) begin(id ExtentID, empty []*segment) error {
 	}
 	s := &segment{id: id, name: activeName(id)}
 	l.writer.seg = s
+	l.begun = id
 	l.segs.list = append(l.segs.list, s)
 	l.metrics.segments.Set(float64(len(l.segs.list)))
 	l.end.Store(uint64(position(id, headerSize)))

@@ -220,6 +220,9 @@ func (l *Log) removeFile(s *segment, name string, end int64) (spare bool, err er
 	room := len(l.spares.ids) < l.options.Spares && l.space.roomy.Load()
 	l.spares.Unlock()
 	// A short segment has few blocks to offer.
+	if l.sealer() != nil && s.id < l.begun {
+		room = false // it may hold clear records, which would lie in the rest of a new segment
+	}
 	if room && end >= l.options.SegmentSize/2 && end <= 2*l.options.SegmentSize {
 		return true, l.fs.Rename(l.path(name), l.path(spareName(s.id)))
 	}
