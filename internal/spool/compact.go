@@ -23,11 +23,7 @@ func (s *Spool) compact(ctx context.Context, waste int64, extents []journal.Exte
 			if err := s.carry(ctx, e); err != nil {
 				return err
 			}
-			// Messages that were not carried since they are over must be so durably.
-			if err := s.settled(); err != nil {
-				return err
-			}
-			if err := s.removeExtent(ctx, e); err != nil {
+			if _, err := s.removeExtent(ctx, e); err != nil {
 				return err
 			}
 			waste -= e.Bytes
@@ -102,7 +98,7 @@ func (s *Spool) move(ctx context.Context, id message.ID, pos journal.Position) (
 	}
 	o := s.begin()
 	o.batch.Lazy = true
-	o.body, o.moved = rec.Body, m
+	o.body, o.moved, m.copied = rec.Body, m, true
 	o.record(KindMoved, time.Now()).Message = m.Message
 	o.wholeOf(m)
 	s.submit(o)

@@ -25,6 +25,7 @@ type extent struct {
 	inIndex   int64
 	changed   bool // the index does not have its counts
 	strangers map[message.ID]origin
+	carried   bool // what it says of strangers was written again, so that it may go
 	unsure    bool // strangers may lack some, which reading the extent would tell
 	crowded   bool // strangers lacks some since there were too many
 }
@@ -69,8 +70,9 @@ func (v *View) Close() {
 	v.spool.mu.Unlock()
 }
 
-func (s *Spool) extentAt(p journal.Position) *extent {
-	id := s.journal.ExtentOf(p)
+func (s *Spool) extentAt(p journal.Position) *extent { return s.extentOf(s.journal.ExtentOf(p)) }
+
+func (s *Spool) extentOf(id journal.ExtentID) *extent {
 	x := s.mu.extents[id]
 	if x == nil {
 		x = new(extent)
@@ -110,7 +112,7 @@ func (s *Spool) note(m *msg, p journal.Position) {
 	if s.journal.ExtentOf(p) == m.birth {
 		return
 	}
-	s.extentAt(p).note(m.ID, origin{birth: m.birth, moved: s.journal.ExtentOf(m.pos) != m.birth})
+	s.extentAt(p).note(m.ID, origin{birth: m.birth, moved: m.copied || s.journal.ExtentOf(m.pos) != m.birth})
 }
 
 func (x *extent) note(id message.ID, from origin) {
@@ -213,10 +215,13 @@ func (s *Spool) reclaim(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			gone := false
 			if free {
-				if err := s.removeExtent(ctx, e); err != nil {
+				if gone, err = s.removeExtent(ctx, e); err != nil {
 					return err
 				}
+			}
+			if gone { // only then may younger ones go that tell how its messages ended
 				there = slices.Delete(there, i, i+1)
 				continue
 			}
@@ -265,6 +270,9 @@ func (s *Spool) carryFree(ctx context.Context, e journal.Extent, older []journal
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if x.carried {
+		return true, nil
+	}
 	if x.crowded {
 		return false, nil
 	}
@@ -302,20 +310,21 @@ func (s *Spool) passed(p journal.Position) bool {
 	return true
 }
 
-// removeExtent removes an extent without living bodies that needs no carrying, or was carried. turn is held. The
-// index is synced first: a crash right after must not need the extent's records.
-func (s *Spool) removeExtent(ctx context.Context, e journal.Extent) error {
+// removeExtent removes an extent without living bodies that needs no carrying, or was carried, and reports whether it
+// is gone. If the file system refuses, the extent stays for another round. turn is held. The index is synced first: a
+// crash right after must not need the extent's records.
+func (s *Spool) removeExtent(ctx context.Context, e journal.Extent) (gone bool, err error) {
 	if s.synced < e.End {
 		if err := s.syncIndex(); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if err := s.journal.Remove(ctx, e.ID); err != nil {
 		if s.journal.Err() != nil {
-			return s.fail(err)
+			return false, s.fail(err)
 		}
 		s.opts.Logger.Warn("an extent of the journal could not be removed", "extent", e.ID, "error", err)
-		return nil
+		return false, nil
 	}
 	s.mu.Lock()
 	if x := s.mu.extents[e.ID]; x != nil {
@@ -323,13 +332,33 @@ func (s *Spool) removeExtent(ctx context.Context, e journal.Extent) error {
 	}
 	s.mu.Unlock()
 	s.metrics.removed(e.Bytes)
-	return nil
+	return true, nil
 }
 
 // carry writes the state of messages that an older extent brings and that have records in e, so that e can be removed
-// and the index can still be rebuilt from the journal alone. A crash in between leaves the extent, and at worst a
-// useless copy of states. turn is held.
+// and the index can still be rebuilt from the journal alone; on return that is durable. A crash in between leaves the
+// extent, and at worst a useless copy of states. turn is held.
 func (s *Spool) carry(ctx context.Context, e journal.Extent) error {
+	s.mu.Lock()
+	carried := s.extentOf(e.ID).carried
+	s.mu.Unlock()
+	if carried {
+		return nil // but it could not be removed
+	}
+	if err := s.rewrite(ctx, e); err != nil {
+		return err
+	}
+	// Messages that were not carried since they are over must be so durably.
+	if err := s.settled(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.extentOf(e.ID).carried = true
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *Spool) rewrite(ctx context.Context, e journal.Extent) error {
 	found, err := s.strangersOf(ctx, e)
 	if err != nil {
 		return err

@@ -2,10 +2,14 @@ package spool
 
 import (
 	"context"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/godwit-mta/godwit/event"
 	"github.com/godwit-mta/godwit/internal/journal"
@@ -186,5 +190,56 @@ func TestExtentWithManyStrangers(t *testing.T) {
 		if got := tt.o.exists(older); got != tt.want {
 			t.Errorf("%+v: %v", tt.o, got)
 		}
+	}
+}
+
+// An extent that the file system does not let go is there at the next start: what younger ones say of its messages must
+// stay too, or an index made anew would bring back what was delivered.
+func TestExtentThatStaysKeepsWhatEndedItsMail(t *testing.T) {
+	t.Parallel()
+	for _, waste := range []int64{-1, 1} {
+		var stays atomic.Value // a file's name
+		stays.Store("")
+		mem := vfs.NewMem()
+		fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if name := stays.Load().(string); name != "" && op.Kind == errorfs.OpRemove && strings.HasSuffix(op.Path, name) {
+				return errorfs.ErrInjected
+			}
+			return nil
+		}))
+		r := newRig(t, fs, small(waste))
+		first := r.accept(r.message("old.example"))
+		for len(r.journal.Extents()) < 2 {
+			r.fill(1)
+		}
+		r.settle(r.taken(first), delivered())
+		r.fill(100)
+		names, err := mem.List("/journal")
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(names)
+		stays.Store(names[slices.IndexFunc(names, func(n string) bool { return strings.HasSuffix(n, ".seg") })])
+		r.reclaim()
+		before := r.journal.End()
+		for range 5 {
+			r.reclaim()
+		}
+		if waste > 0 && r.journal.End() != before {
+			t.Errorf("what was carried once is carried again")
+		}
+		if r.journal.Extents()[0].ID != 1 {
+			t.Fatal("the first extent is gone")
+		}
+		r.close()
+		if err := r.fs.RemoveAll("/spool"); err != nil {
+			t.Fatal(err)
+		}
+		stays.Store("")
+		r.open()
+		if st := r.sums(); st.Queued() != 0 {
+			t.Errorf("waste %d: %d entries are back that were delivered", waste, st.Queued())
+		}
+		r.close()
 	}
 }

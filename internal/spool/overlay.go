@@ -15,6 +15,7 @@ type msg struct {
 	entries []entry // those that are not gone, or were not when it was loaded, by index
 	pos     journal.Position
 	birth   journal.ExtentID // of the accepted record
+	copied  bool             // a moved record may be elsewhere, wherever pos is
 	given   []*Entry         // all entries, for the sink, until it has them
 	body    *smtp.Body       // nil: only in the journal
 
