@@ -199,7 +199,7 @@ func (t *trial) work() error {
 		if err := t.verifyMemory(); err != nil {
 			return err
 		}
-		if t.rng.IntN(8) == 0 {
+		if t.rng.IntN(40) == 0 {
 			if err := errors.Join(t.spool.settled(), t.verifyExtents()); err != nil {
 				return err
 			}
