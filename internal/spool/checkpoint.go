@@ -101,44 +101,69 @@ func (s *Spool) Checkpoint() error {
 	return nil
 }
 
-// write writes the first n dirty messages and the header. turn is held.
+// batchBytes bounds what is written to the index at once.
+const batchBytes = 2 << 20
+
+// write writes the first n dirty messages and the header, in batches of bounded size. A message is written whole; the
+// header comes last, so that a crash in between leaves messages that are newer than the watermark, over which the
+// journal is replayed as always. turn is held.
 func (s *Spool) write(h *header, n int) error {
+	for last := false; !last; {
+		var err error
+		if n, err = s.writeBatch(h, n); err != nil {
+			return err
+		}
+		last = n == 0
+	}
+	s.committed = h.watermark
+	return nil
+}
+
+// writeBatch writes up to n dirty messages, and returns how many are left. With the last comes the header.
+func (s *Spool) writeBatch(h *header, n int) (left int, err error) {
 	w := &indexWriter{batch: s.index.db.NewBatch()}
 	defer w.batch.Close()
 	var ages int64
-	for n > 0 {
-		s.mu.Lock()
-		k := min(n, writeChunk, s.mu.dirty.n)
-		for range k {
-			m := s.mu.dirty.first
-			if err := s.writeMessage(w, m, &ages); err != nil {
-				s.mu.Unlock()
-				return s.indexError(err)
-			}
+	for n > 0 && w.batch.Len() < batchBytes {
+		k, err := s.writeSome(w, min(n, writeChunk), &ages)
+		if err != nil {
+			return n, s.indexError(err)
 		}
-		s.mu.Unlock()
-		if k == 0 {
-			break // they became final meanwhile
+		if n -= k; k == 0 {
+			n = 0 // they became final meanwhile
 		}
-		n -= k
 	}
 	// The index must not know of anything that the journal may lose.
 	if err := s.settled(); err != nil {
-		return err
+		return n, err
 	}
 	if err := s.writeExtents(w); err != nil {
-		return s.indexError(err)
+		return n, s.indexError(err)
 	}
-	w.key, w.value = append(w.key[:0], keyHeader), appendHeader(w.value[:0], h)
-	if err := w.set(); err != nil {
-		return s.indexError(err)
+	if n == 0 {
+		w.key, w.value = append(w.key[:0], keyHeader), appendHeader(w.value[:0], h)
+		if err := w.set(); err != nil {
+			return n, s.indexError(err)
+		}
 	}
 	if err := s.index.commit(w.batch); err != nil {
-		return s.indexError(err)
+		return n, s.indexError(err)
 	}
-	s.committed = h.watermark
 	s.evict(ages)
-	return nil
+	return n, nil
+}
+
+// writeSome adds up to n dirty messages to a batch, and returns how many there were.
+func (s *Spool) writeSome(w *indexWriter, n int, ages *int64) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n = min(n, s.mu.dirty.n)
+	for range n {
+		if err := s.writeMessage(w, s.mu.dirty.first, ages); err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
 }
 
 // writeMessage adds a message to a checkpoint and takes it for clean. turn and mu are held. Should the checkpoint

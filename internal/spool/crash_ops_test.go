@@ -2,6 +2,7 @@ package spool
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -29,13 +30,10 @@ var trialDomains = []string{"a.example", "b.example", "c.example"}
 
 // operate makes one random change.
 func (t *trial) operate() error {
-	// Run is not under way, so that someone else must make room where the spool would wait for it.
-	if n := t.spool.Stats().OverlayEntries; n >= 4*t.overlay {
-		if err := t.spool.Checkpoint(); err != nil {
+	// Nobody else settles or returns what is claimed, so that the spool would wait for room for ever.
+	for t.spool.Stats().OverlayEntries >= 2*t.overlay-8 {
+		if err := errors.Join(t.giveBack(), t.spool.Checkpoint()); err != nil {
 			return err
-		}
-		if n = t.spool.Stats().OverlayEntries; n >= 6*t.overlay {
-			return t.settle()
 		}
 	}
 	switch n := t.rng.IntN(100); {

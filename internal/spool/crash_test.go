@@ -305,7 +305,7 @@ func (t *trial) open() error {
 	if t.rng.IntN(2) == 0 {
 		waste = 1 << 10
 	}
-	t.sink.fresh, t.overlay = nil, 8+t.rng.IntN(60)
+	t.sink.fresh, t.overlay = nil, 16+t.rng.IntN(60)
 	t.spool, err = Open(context.Background(), Options{
 		Dir: "/spool", FS: fs, Journal: log, Waste: waste, OverlayEntries: t.overlay,
 		IndexMemtable: 64 << 10, IndexCache: 1 << 10, Fatal: func(error) {},
@@ -315,7 +315,29 @@ func (t *trial) open() error {
 		return errors.Join(fmt.Errorf("Open: %w", err), t.stopped())
 	}
 	t.spool.SetSink(&t.sink)
+	t.checkpoints(t.spool)
 	return nil
+}
+
+// checkpoints does what Run does when it is asked for a checkpoint.
+func (t *trial) checkpoints(s *Spool) {
+	stop, stopped, journal := make(chan struct{}), make(chan struct{}), t.stopped
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-s.kick:
+				_ = s.Checkpoint() // the spool remembers if it failed
+			}
+		}
+	}()
+	t.stopped = func() error {
+		close(stop)
+		<-stopped
+		return journal()
+	}
 }
 
 // logWriter is where the program's own log goes.

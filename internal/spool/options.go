@@ -34,7 +34,7 @@ type Options struct {
 	// Checkpoint is the time between two checkpoints; default 2 s. It bounds what a start must replay.
 	Checkpoint time.Duration
 	// OverlayEntries is how many entries may have changed before a checkpoint is made early; default 50,000. Accept
-	// waits when eight times as many are in memory.
+	// waits when twice as many are in memory.
 	OverlayEntries int
 
 	// Interrupted says how long entries rest whose attempts were interrupted by the end of the process, once, twice,
@@ -73,7 +73,7 @@ var defaultInterrupted = []time.Duration{
 	time.Hour,        // 1 h 51 min
 }
 
-const overlayHard = 8 // times OverlayEntries
+const overlayHard = 2 // times OverlayEntries
 
 func (o Options) filled() (Options, error) {
 	fill := func(p *int64, n int64) {
