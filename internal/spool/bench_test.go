@@ -76,7 +76,7 @@ func (j *nullJournal) Owner() string                                      { retu
 func (j *nullJournal) Epoch() uint64                                      { return 1 }
 func (j *nullJournal) Failed() <-chan struct{}                            { return nil }
 func (j *nullJournal) Err() error                                         { return nil }
-func (*nullJournal) Room() error                                          { return nil }
+func (*nullJournal) Room(int64) error                                     { return nil }
 func (j *nullJournal) Damage() []journal.Damage                           { return nil }
 func (j *nullJournal) Close() error                                       { return nil }
 
