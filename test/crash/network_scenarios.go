@@ -18,5 +18,10 @@ func networkScenarios() []Scenario {
 			About: "groups of commands are refused in part: some recipients for good, some for now, some beyond a limit",
 			Quick: "11 remotes, 3 messages of 100 recipients each", Full: "50 messages each",
 		},
+		{
+			ID: "N-2", Run: runClock,
+			About: "the clock is set by an hour, a day and ten years, forward and back, under load and between two lives",
+			Quick: "3 s after each step", Full: "8 s after each step",
+		},
 	}
 }
