@@ -7,12 +7,10 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/godwit-mta/godwit/api"
 	"github.com/godwit-mta/godwit/internal/submission/auth"
-	"github.com/godwit-mta/godwit/smtp/sasl"
 )
 
 // directoryRoutes are the lines of the table for tenants, domains, credentials and bans.
@@ -39,34 +37,6 @@ func (h *handler) directoryRoutes() []route {
 		{"GET /v1/bans", Viewer, true, h.bans},
 		{"POST /v1/bans/clear", Operator, true, h.clearBans},
 	}
-}
-
-// KeysOf returns who has which API key of a directory. What a key may do is the lesser of its role and its scopes: admin
-// lets it change things, read lets it look.
-func KeysOf(d *auth.Directory) Keys { return directoryKeys{d} }
-
-type directoryKeys struct{ directory *auth.Directory }
-
-// Caller implements Keys.
-func (k directoryKeys) Caller(ctx context.Context, key string, client netip.Addr) (Caller, error) {
-	i, err := k.directory.Key(ctx, key, auth.Client{Addr: client, Listener: "http"}, auth.ScopeAdmin, auth.ScopeRead)
-	switch {
-	case errors.Is(err, sasl.ErrTemporary):
-		return Caller{}, problem(http.StatusTooManyRequests, "too many keys from this address were wrong, try again later")
-	case err != nil:
-		return Caller{}, ErrNoCaller
-	}
-	c := Caller{Actor: "key " + i.Login, Role: Role(i.Role), Tenant: i.Tenant}
-	if !slices.Contains(i.Scopes, auth.ScopeAdmin) && c.Role != "" {
-		c.Role = Viewer
-	}
-	if c.Role == "" {
-		return Caller{}, ErrNoCaller // it may send and nothing else
-	}
-	if i.AllTenants {
-		c.Tenant = ""
-	}
-	return c, nil
 }
 
 // decode reads the body of a request, which is one JSON object with known fields. Nothing of it gets into the error but

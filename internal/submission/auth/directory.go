@@ -242,6 +242,9 @@ func (d *Directory) tellBans(ctx context.Context) {
 			return
 		case b := <-d.guard.told:
 			d.metrics.bans.WithLabelValues(string(b.Kind)).Inc()
+			if b.Tenant == "" {
+				b.Login = "" // nobody's name: people type passwords there
+			}
 			d.o.Logger.Warn("banned after too many failed logins", "kind", string(b.Kind), "address", prefixText(b.Address),
 				"login", b.Login, "tenant", b.Tenant, "until", b.Until)
 			d.o.Banned(ctx, b)

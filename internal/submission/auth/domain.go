@@ -307,7 +307,7 @@ func (d *Directory) prove(ctx context.Context, c *Domain) (problem string, certa
 	case alias != "":
 		return want.Name + " is an alias of " + alias + ", not of " + want.Alias, true
 	case e.Kind == dns.NXDomain || e.Kind == dns.NoRecord:
-		return "there is no TXT record at " + want.Name + " yet", true
+		return "there is no TXT record at " + want.Name, true
 	}
 	return e.Explain(), false
 }

@@ -38,13 +38,15 @@ type metrics struct {
 func newMetrics(r prometheus.Registerer, d *Directory) (*metrics, error) {
 	m := &metrics{
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "godwit_auth_attempts_total",
-			Help: "Attempts to authenticate, by mechanism and outcome. A lasting rise of wrong_secret or unknown_name means that somebody guesses, or that an application has an old password."},
+			Help: "Attempts to authenticate, by mechanism and outcome. A lasting rise of wrong_secret or unknown_name means that " +
+				"somebody guesses, or that an application has an old password."},
 			[]string{"mechanism", "outcome"}),
 		hash: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "godwit_auth_hash_seconds",
 			Help:    "Time that hashing one password took. A lasting rise means that the machine is short of CPU or memory bandwidth.",
 			Buckets: []float64{.001, .005, .01, .02, .04, .08, .16, .32, .64, 1.28}}),
 		hashWaiting: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "godwit_auth_hash_waiting_attempts",
-			Help: "Attempts that wait for a hasher. If it stays above 0 there are more attempts than hashers can check; beyond the queue they are answered 454."},
+			Help: "Attempts that wait for a hasher. If it stays above 0 there are more attempts than hashers can check; " +
+				"beyond the queue they are answered 454."},
 			func() float64 { return float64(d.gate.waiting()) }),
 		bans: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "godwit_auth_bans_total",
 			Help: "Automatic bans after too many failures, by what was banned. A lasting rise means that somebody guesses."},
@@ -56,7 +58,8 @@ func newMetrics(r prometheus.Registerer, d *Directory) (*metrics, error) {
 			Help: "Credentials there are."},
 			func() float64 { return float64(d.state.credentialCount()) }),
 		unreadable: prometheus.NewCounter(prometheus.CounterOpts{Name: "godwit_auth_unreadable_records_total",
-			Help: "Records of tenants, domains or credentials that could not be read and count as absent. Any rise means a damaged store or one of a newer version."}),
+			Help: "Records of tenants, domains or credentials that could not be read and count as absent. Any rise means a damaged " +
+				"store or one of a newer version."}),
 	}
 	if r == nil {
 		return m, nil

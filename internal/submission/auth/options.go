@@ -48,7 +48,8 @@ type Options struct {
 	RecheckInterval time.Duration // how often proofs of domains are looked at again; 24 h
 	ChallengeTime   time.Duration // how long an unproven claim can be verified; 30 days
 
-	// Banned is told of each automatic ban, from the goroutine of Run. Nil: nobody is told.
+	// Banned is told of each automatic ban, from the goroutine of Run. Its Login is empty where there is no such account.
+	// Nil: nobody is told.
 	Banned func(ctx context.Context, b Ban)
 
 	Rand       io.Reader             // of secrets, salts and ids; nil means crypto/rand

@@ -29,7 +29,8 @@ var commonWords string
 func checkPassword(password, login string) (string, error) {
 	p, err := sasl.Prepare(password)
 	if err != nil || p != norm.NFKC.String(p) {
-		return "", invalid("password", "the password has characters that not every program sends alike: leave out control characters, full-width letters and ligatures")
+		return "", invalid("password",
+			"the password has characters that not every program sends alike: leave out control characters, full-width letters and ligatures")
 	}
 	switch n := utf8.RuneCountInString(p); {
 	case n < minPassword:
@@ -46,7 +47,8 @@ func checkPassword(password, login string) (string, error) {
 		}
 	}
 	if unforeseen(folded) < minUnforeseen {
-		return "", invalid("password", "the password is made of common words, repetitions or sequences: use one that was made at random, or leave it out to have one made")
+		return "", invalid("password", "the password is made of common words, repetitions or sequences: "+
+			"use one that was made at random, or leave it out to have one made")
 	}
 	return p, nil
 }
