@@ -38,6 +38,7 @@ func (a *app) sinkCommand() *cobra.Command {
 		Short: "Receive mail and misbehave as told: a server to test against",
 		Long: `Receive mail and misbehave as told: a server to test against. It keeps nothing unless --maildir is
 given. It prints its counters, one line of JSON, when it ends and whenever it gets SIGUSR1.
+For messages of "godwit load" on the same machine these tell how old they were when they came (age_ms).
 
 --rule POINT[:PATTERN]=ACTION is asked at points of the dialog; the first that matches acts:
   points   banner ehlo helo mail rcpt data body final rset noop quit

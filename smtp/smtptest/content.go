@@ -222,6 +222,9 @@ func (s *session) take(p []byte, stuffed bool, watch bodyWatch) bool {
 func (s *session) store(p []byte) {
 	s.tx.octets += int64(len(p))
 	o := &s.sink.o
+	if n := headOctets - len(s.tx.head); n > 0 {
+		s.tx.head = append(s.tx.head, p[:min(n, len(p))]...)
+	}
 	if limit := s.play().Size; limit > 0 && s.tx.octets > limit {
 		s.tx.tooBig = true
 		return
@@ -258,6 +261,7 @@ func (s *session) complete(p *play, chunking bool) {
 			usual = "451 4.3.0 not stored"
 		}
 	}
+	came := time.Now()
 	report := s.report(chunking)
 	s.replied = false
 	accepted := s.final(p, usual, report)
@@ -265,6 +269,7 @@ func (s *session) complete(p *play, chunking bool) {
 		c.messages.Add(1)
 		c.deliveries.Add(int64(accepted))
 		c.octets.Add(s.tx.octets)
+		c.ages.note(s.tx.head, came)
 	} else {
 		c.refused.Add(1)
 		s.sink.maildir.remove(stored)

@@ -19,6 +19,9 @@ type Counters struct {
 	Dropped      int64 `json:"dropped"`       // connections ended by the script
 	Stalled      int64 `json:"stalled"`       // connections left without an answer by the script
 	BadCommands  int64 `json:"bad_commands"`  // unknown, out of order, or with a broken line end
+	// Age is how old messages of [Load] were, from the begin of their transaction there until their last octet was
+	// here. The clocks of both are taken for one. Nil: none came.
+	Age *Latencies `json:"age_ms,omitempty"`
 }
 
 type counters struct {
@@ -26,6 +29,7 @@ type counters struct {
 	transactions, messages, refused                      atomic.Int64
 	recipients, deliveries, rejected, octets, greylisted atomic.Int64
 	limited, dropped, stalled, badCommands               atomic.Int64
+	ages                                                 ages
 }
 
 func (c *counters) snapshot() Counters {
@@ -35,7 +39,7 @@ func (c *counters) snapshot() Counters {
 		Recipients: c.recipients.Load(), Deliveries: c.deliveries.Load(),
 		Rejected: c.rejected.Load(), Octets: c.octets.Load(),
 		Greylisted: c.greylisted.Load(), Limited: c.limited.Load(), Dropped: c.dropped.Load(),
-		Stalled: c.stalled.Load(), BadCommands: c.badCommands.Load(),
+		Stalled: c.stalled.Load(), BadCommands: c.badCommands.Load(), Age: c.ages.snapshot(),
 	}
 }
 

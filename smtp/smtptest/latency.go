@@ -48,6 +48,14 @@ func upperEdge(i int) time.Duration {
 	return time.Duration(uint64(i%subBuckets+subBuckets+1)<<shift) * time.Microsecond
 }
 
+// latencies returns the percentiles.
+func (h *histogram) latencies() Latencies {
+	return Latencies{
+		P50: milliseconds(h.quantile(0.50)), P95: milliseconds(h.quantile(0.95)),
+		P99: milliseconds(h.quantile(0.99)), Max: milliseconds(h.longest),
+	}
+}
+
 // quantile returns a duration that q of all do not exceed, 0 if there are none.
 func (h *histogram) quantile(q float64) time.Duration {
 	if h.n == 0 {

@@ -148,10 +148,7 @@ func Load(ctx context.Context, o LoadOptions) (LoadResult, error) {
 	if elapsed > 0 {
 		result.MessagesPerSecond = float64(result.Accepted) / elapsed.Seconds()
 	}
-	result.Latency = Latencies{
-		P50: milliseconds(all.quantile(0.50)), P95: milliseconds(all.quantile(0.95)),
-		P99: milliseconds(all.quantile(0.99)), Max: milliseconds(all.longest),
-	}
+	result.Latency = all.latencies()
 	if first := l.firstError.Load(); first != nil {
 		result.FirstError = (*first).Error()
 	}
@@ -353,6 +350,7 @@ func (l *load) body(i int, token string) *smtp.Body {
 	header = append(header, "@load.test>\r\nLoad-Token: "...)
 	header = append(header, token...)
 	header = append(header, "\r\n"...)
+	header = appendTimeField(header, time.Now())
 	if l.o.Headers != nil {
 		header = append(header, l.o.Headers(i)...)
 	}

@@ -61,6 +61,7 @@ type delivery struct {
 	octets     int64
 	read       int64 // raw octets of the body
 	state      lineState
+	head       []byte // the begin of the message
 	body       []byte
 }
 
@@ -332,7 +333,8 @@ func (s *session) greet(at Point, name []byte, usual string) {
 }
 
 func (s *session) reset() {
-	s.tx = delivery{from: s.tx.from[:0], parameters: s.tx.parameters[:0], recipients: s.tx.recipients[:0]}
+	s.tx = delivery{from: s.tx.from[:0], parameters: s.tx.parameters[:0], recipients: s.tx.recipients[:0],
+		head: s.tx.head[:0]}
 }
 
 func (s *session) mail(p *play, rest []byte) {
