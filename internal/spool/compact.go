@@ -8,17 +8,21 @@ import (
 	"github.com/godwit-mta/godwit/message"
 )
 
-// compact brings the dead octets of the journal down to Options.Waste, oldest extents first: dead ones are removed
+// compact brings the dead octets of the journal down to allowed, oldest extents first: dead ones are removed
 // after what they say of older messages was carried forward; those with few live octets are emptied, as far as the
 // rate allows. Since the oldest are emptied first, hardly anything needs to be carried. turn is held.
-func (s *Spool) compact(ctx context.Context, waste int64, extents []journal.Extent) error {
+func (s *Spool) compact(ctx context.Context, waste, allowed int64, extents []journal.Extent) error {
 	budget := int64(float64(s.opts.MoveRate) * s.opts.Checkpoint.Seconds())
+	if allowed == 0 {
+		budget = min(budget, squeezeBytes)
+	}
 	for _, e := range extents {
-		if waste <= s.opts.Waste || ctx.Err() != nil {
+		if waste <= allowed || ctx.Err() != nil {
 			return nil
 		}
 		live, bytes := s.extentState(e.ID)
 		switch {
+		case live == 0 && s.refused(e.ID):
 		case live == 0:
 			if err := s.carry(ctx, e); err != nil {
 				return err

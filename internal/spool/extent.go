@@ -21,7 +21,8 @@ type extent struct {
 	live      int   // messages whose body is here and that are needed
 	bytes     int64 // octets of these
 	removed   bool
-	indexed   int // the same as the index counts
+	stays     time.Time // when the file system refused to remove it; zero: it did not
+	indexed   int       // the same as the index counts
 	inIndex   int64
 	changed   bool // the index does not have its counts
 	strangers map[message.ID]origin
@@ -216,7 +217,7 @@ func (s *Spool) reclaim(ctx context.Context) error {
 				return err
 			}
 			gone := false
-			if free {
+			if free && !s.refused(e.ID) {
 				if gone, err = s.removeExtent(ctx, e); err != nil {
 					return err
 				}
@@ -230,10 +231,31 @@ func (s *Spool) reclaim(ctx context.Context) error {
 		waste += max(e.Bytes-bytes, 0)
 		i++
 	}
+	if s.journal.Room(0) != nil {
+		return s.squeeze(ctx, waste, rest, there)
+	}
 	if s.opts.Waste < 0 {
 		return nil
 	}
-	return s.compact(ctx, waste, rest)
+	return s.compact(ctx, waste, s.opts.Waste, rest)
+}
+
+// squeezeBytes is how much is copied forward in a round while the disk is nearly full: it comes out of the reserve, and
+// gives back at least three times as much.
+const squeezeBytes = 8 << 20
+
+// squeeze is compact when every segment counts: it allows no waste, and the segment that is written to is sealed when
+// it holds little else. turn is held.
+func (s *Spool) squeeze(ctx context.Context, waste int64, rest, there []journal.Extent) error {
+	if n := len(there); n > 0 && !there[n-1].Sealed {
+		e := there[n-1]
+		if _, bytes := s.extentState(e.ID); e.Bytes-bytes >= squeezeBytes && bytes < e.Bytes/4 {
+			if err := s.journal.Roll(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return s.compact(ctx, waste, 0, rest)
 }
 
 // extentState says how many messages have their body in an extent, and how large they are.
@@ -319,20 +341,54 @@ func (s *Spool) removeExtent(ctx context.Context, e journal.Extent) (gone bool, 
 			return false, err
 		}
 	}
-	if err := s.journal.Remove(ctx, e.ID); err != nil {
-		if s.journal.Err() != nil {
-			return false, s.fail(err)
-		}
-		s.opts.Logger.Warn("an extent of the journal could not be removed", "extent", e.ID, "error", err)
+	err = s.journal.Remove(ctx, e.ID)
+	switch {
+	case err == nil:
+	case errors.Is(err, journal.ErrStays):
+		s.stays(e.ID, err)
 		return false, nil
+	case ctx.Err() != nil:
+		return false, nil
+	default: // it is not known whether the extent would be back after a power cut
+		return false, s.fail(err)
 	}
 	s.mu.Lock()
 	if x := s.mu.extents[e.ID]; x != nil {
 		x.removed = true // it goes when the index does not count it any more
+		x.stays = time.Time{}
 	}
 	s.mu.Unlock()
 	s.metrics.removed(e.Bytes)
 	return true, nil
+}
+
+// removeAgain is how long an extent rests that the file system refused to remove.
+const removeAgain = time.Minute
+
+// refused reports whether the file system refused to remove the extent a moment ago.
+func (s *Spool) refused(id journal.ExtentID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.mu.extents[id]
+	return x != nil && time.Since(x.stays) < removeAgain
+}
+
+// stays notes that an extent could not be removed. Nothing depends on it but space: what its messages came to is
+// recorded elsewhere.
+func (s *Spool) stays(id journal.ExtentID, err error) {
+	s.mu.Lock()
+	x := s.mu.extents[id]
+	if x == nil {
+		x = new(extent)
+		s.mu.extents[id] = x
+	}
+	first := x.stays.IsZero()
+	x.stays = time.Now()
+	s.mu.Unlock()
+	if first {
+		s.opts.Logger.Error("an extent of the journal cannot be removed; it takes space and is tried again from time to time",
+			"extent", id, "error", err)
+	}
 }
 
 // carry writes the state of messages that an older extent brings and that have records in e, so that e can be removed
