@@ -63,8 +63,8 @@ func (t *trial) ack(op int) {
 	t.acked = max(t.acked, op)
 }
 
-// fits reports whether what a start found of an entry is what b looks like after a crash.
-func (b belief) fits(e *Entry) bool {
+// fits reports whether what a start, begun at opened, found of an entry is what b looks like after a crash.
+func (b belief) fits(e *Entry, opened time.Time) bool {
 	wantsReport := b.outcome == Bounced || b.outcome == Expired
 	switch {
 	case b.state == 0 || b.state == Final && (!wantsReport || b.reported):
@@ -80,7 +80,7 @@ func (b belief) fits(e *Entry) bool {
 	case b.state == Claimed && b.wish == WishHold || b.state == Held:
 		return e.State == Held && e.HoldReason == b.hold
 	case b.state == Claimed:
-		return e.State == Waiting && e.Interrupted == b.interrupted+1 && e.Due.After(time.Now())
+		return e.State == Waiting && e.Interrupted == b.interrupted+1 && e.Due.After(opened)
 	}
 	return e.State == Waiting && (micros(e.Due) == b.due || b.due < 0) && e.Interrupted == b.interrupted
 }
@@ -109,7 +109,7 @@ func (t *trial) verify() error {
 			may = append(may, belief{})
 		}
 		e := found[id]
-		i := slices.IndexFunc(may, func(b belief) bool { return b.fits(e) })
+		i := slices.IndexFunc(may, func(b belief) bool { return b.fits(e, t.opened) })
 		if i < 0 {
 			t.tell(id)
 			return fmt.Errorf("entry %s was found as %+v, want one of %+v", id, e, may)

@@ -79,6 +79,7 @@ type trial struct {
 	spool   *Spool
 	log     *journal.Log
 	stopped func() error
+	opened  time.Time // when this life began
 
 	msgs    []*Message
 	history map[EntryID][]step // oldest first; the first is from op 0
@@ -287,6 +288,7 @@ func (t *trial) cutNow() {
 func (t *trial) rng2() uint64 { return uint64(t.cutAt)*7919 + uint64(t.begun) }
 
 func (t *trial) open() error {
+	t.opened = time.Now()
 	fs := errorfs.Wrap(t.fs, errorfs.InjectorFunc(t.operation))
 	log, err := journal.Open(journal.Options{Dir: "/journal", FS: fs, SegmentSize: 16 << 10, Owner: "test",
 		LazyDelay: 100 * time.Microsecond, Spares: -1})
