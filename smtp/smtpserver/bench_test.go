@@ -3,6 +3,7 @@ package smtpserver
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -152,14 +153,38 @@ func BenchmarkMessage(b *testing.B) {
 	}
 }
 
+// BenchmarkMessageTLS is BenchmarkMessage in TLS 1.3.
+func BenchmarkMessageTLS(b *testing.B) {
+	for _, size := range []int{1 << 10, 10 << 10, 100 << 10} {
+		body := append(benchMessage(size), ".\r\n"...)
+		envelope := []byte("MAIL FROM:<sender@example.org> SIZE=10240\r\nRCPT TO:<recipient@example.net>\r\nDATA\r\n")
+		b.Run(fmt.Sprintf("DATA/%dK", size>>10), func(b *testing.B) {
+			benchmarkSessionOf(b, Options{TLS: serverTLS(b), ImplicitTLS: true}, body, func(conn net.Conn, in []byte) {
+				write(b, conn, envelope)
+				readReplies(b, conn, in, 3)
+				write(b, conn, body)
+				readReplies(b, conn, in, 1)
+			})
+		})
+	}
+}
+
 func benchmarkSession(b *testing.B, body []byte, message func(conn net.Conn, in []byte)) {
-	s, err := New(Options{Hostname: "mx.example.org", Backend: acceptAll{}})
+	benchmarkSessionOf(b, Options{}, body, message)
+}
+
+func benchmarkSessionOf(b *testing.B, o Options, body []byte, message func(conn net.Conn, in []byte)) {
+	o.Hostname, o.Backend = "mx.example.org", acceptAll{}
+	s, err := New(o)
 	if err != nil {
 		b.Fatal(err)
 	}
 	near, far := memoryPipe()
 	var served sync.WaitGroup
 	served.Go(func() { s.ServeConn(b.Context(), far) })
+	if o.TLS != nil {
+		near = tls.Client(near, clientTLS(b))
+	}
 	in := make([]byte, 4<<10)
 	readReplies(b, near, in, 1)
 	write(b, near, []byte("EHLO client.example\r\n"))
