@@ -28,17 +28,18 @@ const defaultFound = 10_000
 // the life of a fresh message is found in milliseconds and that of an old one at the rate of decompression; ctx bounds
 // the time. On an error what was found so far is returned with it.
 func (l *Log) Find(ctx context.Context, id message.ID, limit int) ([]event.Event, error) {
-	return Find(ctx, l.options.Dir, id, limit)
+	return Find(ctx, l.options.Dir, id, limit, l.options.Sealer)
 }
 
-// Find is [Log.Find] for the log in dir, whether or not a server is writing it.
-func Find(ctx context.Context, dir string, id message.ID, limit int) ([]event.Event, error) {
+// Find is [Log.Find] for the log in dir, whether or not a server is writing it. Of events that are sealed only what is clear is
+// told if sealer is nil.
+func Find(ctx context.Context, dir string, id message.ID, limit int, sealer Sealer) ([]event.Event, error) {
 	if limit <= 0 {
 		limit = defaultFound
 	}
 	s := search{
 		needle: []byte(`"message":"` + id.String() + `"`), limit: limit,
-		seen: make(map[string]bool), final: make(map[string]bool),
+		seen: make(map[string]bool), final: make(map[string]bool), sealer: sealer,
 	}
 	files, err := closedFiles(dir)
 	if err != nil {
@@ -66,6 +67,7 @@ type search struct {
 	seen       map[string]bool // ids
 	final      map[string]bool // entries
 	recipients int
+	sealer     Sealer
 }
 
 // complete reports whether nothing more can be found, or is wanted.
@@ -121,6 +123,9 @@ func (s *search) scan(r io.Reader) error {
 }
 
 func (s *search) take(line []byte) {
+	if clear, err := openLine(line, s.sealer); err == nil {
+		line = clear
+	}
 	e, err := event.ParseLine(line)
 	if err != nil || s.seen[e.ID] {
 		return // torn at the end of the current file, or told twice

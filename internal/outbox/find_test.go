@@ -67,7 +67,7 @@ func TestFind(t *testing.T) {
 		if err := os.WriteFile(current, append(data, data...), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if again, err := Find(t.Context(), dir, late.ID, 0); err != nil || len(again) != len(found) {
+		if again, err := Find(t.Context(), dir, late.ID, 0, nil); err != nil || len(again) != len(found) {
 			t.Errorf("with repeats: %d events, %v, want %d", len(again), err, len(found))
 		}
 	})

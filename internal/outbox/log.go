@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/godwit-mta/godwit/event"
@@ -24,6 +25,7 @@ const (
 	cursorEvery   = 30 * time.Second
 	stopPatience  = 5 * time.Second // for telling what is left in the journal at the end
 	firstBackoff  = time.Second
+	fullPause     = 4 * time.Second  // between tries on a full disk
 	longestPause  = 30 * time.Second // between tries of a failing disk, and between looks at what is due
 	filePerm      = 0o640
 	directoryPerm = 0o750
@@ -42,6 +44,7 @@ type Log struct {
 		sync.Mutex
 		refused []byte // lines that wait to be written
 		counted int    // how many of them
+		lines   liner
 		reopen  bool
 		wake    context.CancelFunc // ends the wait for the journal; nil when there is none
 	}
@@ -78,6 +81,7 @@ func New(o Options) (*Log, error) {
 		options: o, logger: o.Logger, metrics: newMetrics(o.Registerer), ids: message.NewIDs(nil),
 		decode: (*spool.Record).DecodeBorrowed,
 	}
+	l.mu.lines.sealer, l.tell.lines.sealer = o.Sealer, o.Sealer
 	limits := o.Limits
 	l.limits.Store(&limits)
 	l.archive = archive{dir: o.Dir, logger: o.Logger, metrics: l.metrics, limits: &l.limits, wake: make(chan struct{}, 1)}
@@ -126,7 +130,7 @@ func (l *Log) Refused(e *event.Event) {
 		l.metrics.dropped.Inc()
 		return
 	}
-	l.mu.refused = append(e.AppendJSON(l.mu.refused), '\n')
+	l.mu.refused = l.mu.lines.append(l.mu.refused, e)
 	l.mu.counted++
 	l.wakeLocked()
 }
@@ -161,6 +165,11 @@ func (l *Log) Run(ctx context.Context) error {
 			return nil
 		}
 		l.metrics.errors.Inc()
+		if errors.Is(err, syscall.ENOSPC) && l.options.DiskFull != nil {
+			// What the log has not told holds the journal's space, so that the disk gets no emptier without it.
+			l.options.DiskFull()
+			backoff = min(backoff, fullPause)
+		}
 		if time.Since(began) > 2*longestPause {
 			backoff = firstBackoff
 		}

@@ -48,6 +48,11 @@ type Options struct {
 	View    View    // nil: nobody waits for the log
 	Limits  Limits
 
+	Sealer Sealer // nil: events are written in clear
+
+	// DiskFull is called when the disk has no space for events, before they are tried again; nil: nobody can help.
+	DiskFull func()
+
 	Sync  time.Duration // how often the file is synced while there is something to sync; default 1 s
 	Pause time.Duration // how long events gather before they are written; default 50 ms
 

@@ -17,6 +17,7 @@ type teller struct {
 	parts  []part
 	events []event.Event
 	counts [64]int // events told, by type
+	lines  liner
 }
 
 // part is a string that stands in text[from:to].
@@ -42,7 +43,7 @@ func (t *teller) append(dst []byte, p journal.Position, r *spool.Record, skip in
 		if i < skip {
 			continue
 		}
-		dst = append(t.events[i].AppendJSON(dst), '\n')
+		dst = t.lines.append(dst, &t.events[i])
 		t.counts[t.events[i].Type]++
 	}
 	clear(t.events) // strings of the record are not kept alive
