@@ -19,9 +19,10 @@ import (
 
 // CheckOptions say what to check.
 type CheckOptions struct {
-	JournalDir string // the journal's directory
-	Dir        string // the spool's directory, as in Options
-	FS         vfs.FS // where both are; default: the operating system's
+	JournalDir string         // the journal's directory
+	Dir        string         // the spool's directory, as in Options
+	FS         vfs.FS         // where both are; default: the operating system's
+	Sealer     journal.Sealer // opens records that are sealed; nil: there are none
 	// Scratch is a file system for an index that is made anew and compared with the one that is there, about 150
 	// octets for each entry; default: memory.
 	Scratch  vfs.FS
@@ -111,7 +112,7 @@ func Check(ctx context.Context, o CheckOptions) (*CheckReport, error) {
 }
 
 func (c *checker) run(ctx context.Context) error {
-	log, err := journal.Open(journal.Options{Dir: c.opts.JournalDir, FS: c.opts.FS, ReadOnly: true})
+	log, err := journal.Open(journal.Options{Dir: c.opts.JournalDir, FS: c.opts.FS, Sealer: c.opts.Sealer, ReadOnly: true})
 	if err != nil {
 		return err
 	}
