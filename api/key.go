@@ -15,7 +15,7 @@ type KeyList struct {
 
 // DataKey is a key that data is encrypted with. It is kept beside the data, wrapped by a master key.
 type DataKey struct {
-	ID      uint32    `json:"id"`
+	ID      string    `json:"id"`
 	Created time.Time `json:"created"`
 	Master  string    `json:"master"` // id of the master key that wraps it
 }

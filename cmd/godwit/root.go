@@ -93,7 +93,7 @@ simulated mailbox providers, nothing to set up and nothing that leaves this mach
 	}
 	add("run", a.serveCommand(), a.configCommand(), a.reloadCommand())
 	add("look", a.queueCommand(), a.messageCommand(), a.spoolCommand())
-	add("access", a.credentialCommand(), a.domainCommand(), a.tenantCommand(), a.banCommand())
+	add("access", a.credentialCommand(), a.domainCommand(), a.tenantCommand(), a.banCommand(), a.auditCommand(), a.keyCommand())
 	add("test", a.demoCommand(), a.sendCommand(), a.sinkCommand(), a.loadCommand())
 	add("more", a.versionCommand(), a.docsCommand())
 	root.SetCompletionCommandGroupID("more")

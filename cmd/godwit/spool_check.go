@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/godwit-mta/godwit/internal/daemon"
 	"github.com/godwit-mta/godwit/internal/spool"
 )
 
@@ -30,18 +31,25 @@ Nothing is changed. The status is 1 if anything is wrong.`,
 }
 
 func (a *app) spoolCheck(ctx context.Context) error {
-	dir, err := a.dataDirectory()
+	cfg, err := a.dataConfig()
 	if err != nil {
 		return err
 	}
+	dir := cfg.DataDir
 	journal := filepath.Join(dir, "journal")
 	if _, err := os.Stat(journal); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s has no journal: is it the data directory of a server?", dir)
+	}
+	keys, err := daemon.OpenKeys(ctx, cfg)
+	if err != nil {
+		return err
 	}
 	bar := a.newProgress("reading", 1)
 	report, err := spool.Check(ctx, spool.CheckOptions{
 		JournalDir: journal,
 		Dir:        dir,
+		FS:         daemon.SealedFS(keys, nil),
+		Sealer:     daemon.Sealer(keys),
 		Progress:   func(done, total int64) { bar.part(done, total) },
 	})
 	bar.end()

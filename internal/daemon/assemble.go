@@ -46,7 +46,7 @@ func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (_ *running, 
 	}()
 	r.spool, err = spool.Open(ctx, spool.Options{
 		Dir:          cfg.DataDir,
-		FS:           d.o.FS,
+		FS:           SealedFS(d.keys, d.o.FS),
 		Journal:      d.journal,
 		MemoryBudget: d.kept,
 		Memory:       d.memory,
@@ -61,6 +61,7 @@ func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (_ *running, 
 		Journal:    d.journal,
 		View:       r.spool.RegisterView("events"),
 		Limits:     eventLimits(cfg),
+		Sealer:     eventSealer(d.keys),
 		Logger:     d.log,
 		Registerer: d.metrics,
 	})

@@ -32,6 +32,7 @@ import (
 	"github.com/godwit-mta/godwit/internal/config"
 	"github.com/godwit-mta/godwit/internal/httpapi"
 	"github.com/godwit-mta/godwit/internal/journal"
+	"github.com/godwit-mta/godwit/internal/seal"
 	"github.com/godwit-mta/godwit/internal/store"
 	"github.com/godwit-mta/godwit/smtp"
 )
@@ -69,6 +70,7 @@ type Daemon struct {
 	journal *journal.Log
 	store   *store.DB
 	audit   *audit.Log
+	keys    *seal.Keyring // nil: nothing is encrypted
 	inlets  []*inlet // SMTP listeners, sockets open
 	public  net.Listener
 	admin   net.Listener
@@ -127,11 +129,15 @@ func (d *Daemon) openData(cfg *config.Config) error {
 		return fmt.Errorf("make data_dir: %w", err)
 	}
 	var err error
+	if d.keys, err = OpenKeys(context.Background(), cfg); err != nil {
+		return err
+	}
 	d.journal, err = journal.Open(journal.Options{
 		Dir:         filepath.Join(cfg.DataDir, "journal"),
 		FS:          d.o.FS,
 		SegmentSize: int64(cfg.Journal.SegmentSize),
 		MinFree:     int64(cfg.Journal.Reserve),
+		Sealer:      Sealer(d.keys),
 		Logger:      d.log,
 		Registerer:  d.metrics,
 	})
@@ -142,7 +148,7 @@ func (d *Daemon) openData(cfg *config.Config) error {
 		return fmt.Errorf("open journal: %w", err)
 	}
 	d.store, err = store.Open(store.Options{
-		Dir: filepath.Join(cfg.DataDir, "store"), FS: d.o.FS, Logger: d.log, Registerer: d.metrics,
+		Dir: filepath.Join(cfg.DataDir, "store"), FS: SealedFS(d.keys, d.o.FS), Logger: d.log, Registerer: d.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("open store: %w", err)
@@ -270,7 +276,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.state.Store(r)
 	r.admin = p.serveHTTP(ctx, "admin interface", d.admin, httpapi.New(d.adminOptions(r)))
 	if d.public != nil {
-		r.public = p.serveHTTP(ctx, "http", d.public, httpapi.Public(&health{d: d}, d.metrics, d.log))
+		r.public = p.serveHTTP(ctx, "http", d.public, d.publicHandler(cfg, r))
 	}
 	if err := d.recordStart(ctx, cfg); err != nil {
 		return errors.Join(err, r.admin.end(), r.public.end(), r.spool.Close(), journal.end())

@@ -40,7 +40,7 @@ func (d *Daemon) openDoor(ctx context.Context, cfg *config.Config, r *running) (
 		}
 	}
 	f.directory, err = auth.New(auth.Options{
-		Store: d.store, Resolver: r.resolver, Hostname: cfg.Hostname, Configured: configuredTenants(cfg),
+		Store: d.store, Resolver: r.resolver, Hostname: cfg.Hostname, Configured: configuredTenants(cfg), Banned: d.banned,
 		Logger: d.log, Registerer: d.metrics,
 	})
 	if err != nil {

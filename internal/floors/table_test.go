@@ -74,7 +74,7 @@ type library struct {
 var libraries = []library{
 	{"github.com/cockroachdb/pebble/v2", []string{"internal/store", "internal/spool"},
 		"all other rooms keep what they keep as records of the journal or keys of the store, so that there is one discipline of syncing"},
-	{"github.com/cockroachdb/pebble/v2/vfs", []string{"internal/journal", "internal/store", "internal/spool", "internal/daemon", "test/crash"},
+	{"github.com/cockroachdb/pebble/v2/vfs", []string{"internal/journal", "internal/store", "internal/spool", "internal/seal", "internal/daemon", "test/crash"},
 		"the file system seam of what must survive a crash; daemon hands the real one over"},
 	{"github.com/cockroachdb/errors/oserror", []string{"internal/journal", "internal/store", "internal/spool"},
 		"tells the errors of Pebble's file systems apart"},

@@ -46,9 +46,12 @@ func (c *Caller) Act(action, target string) audit.Act {
 // ErrNoCaller is what [Keys] says of a key that nobody has, or that is no good any more.
 var ErrNoCaller = errors.New("this key opens nothing")
 
+// ErrBusy is what [Keys] says when it cannot look now, such as after too many wrong keys from one address.
+var ErrBusy = errors.New("try again later")
+
 // Keys knows who has which API key.
 type Keys interface {
-	// Caller returns who has key, presented from client. Errors: ErrNoCaller; others are temporary.
+	// Caller returns who has key, presented from client. Errors: ErrNoCaller, ErrBusy; others are temporary.
 	Caller(ctx context.Context, key string, client netip.Addr) (Caller, error)
 }
 
@@ -132,6 +135,9 @@ func (h *handler) caller(r *http.Request) (Caller, error) {
 	c, err := h.credentials.Caller(r.Context(), strings.TrimSpace(key), client)
 	if errors.Is(err, ErrNoCaller) {
 		return Caller{}, unauthorized("the API key is not good: it may be mistyped, revoked, expired, or not for this address")
+	}
+	if errors.Is(err, ErrBusy) {
+		return Caller{}, problem(http.StatusTooManyRequests, "too many wrong keys came from this address: try again later")
 	}
 	if err == nil && c.Source == "" {
 		c.Source = client.String()
