@@ -275,7 +275,8 @@ func printAdvice(w io.Writer, made *api.CredentialSecret) {
 		s := made.Servers[0]
 		fmt.Fprintf(w, "\nIn the application:\n\n  SMTP_HOST=%s\n  SMTP_PORT=%d\n  SMTP_USER=%s\n  SMTP_PASSWORD=%s\n", s.Host, s.Port, c.Login, made.Secret)
 		scheme := map[string]string{"implicit": "smtps"}[s.TLS]
-		fmt.Fprintf(w, "\nor, where it takes a URL:\n\n  %s://%s:%s@%s:%d\n", orWord(scheme, "smtp"), strings.ReplaceAll(c.Login, "@", "%40"), made.Secret, s.Host, s.Port)
+		fmt.Fprintf(w, "\nor, where it takes a URL:\n\n  %s://%s:%s@%s:%d\n", orWord(scheme, "smtp"),
+			strings.ReplaceAll(c.Login, "@", "%40"), made.Secret, s.Host, s.Port)
 	}
 	if len(c.Senders) > 0 {
 		fmt.Fprintf(w, "\nIt may send from: %s.\n", strings.Join(c.Senders, ", "))
@@ -548,7 +549,9 @@ func (a *app) completeCredential(c *cobra.Command, args []string, begun string) 
 }
 
 // completeFrom completes the first argument from what the running server answers within a second.
-func (a *app) completeFrom(c *cobra.Command, args []string, begun string, names func(context.Context, *api.Client) ([]string, error)) ([]string, cobra.ShellCompDirective) {
+func (a *app) completeFrom(
+	c *cobra.Command, args []string, begun string, names func(context.Context, *api.Client) ([]string, error),
+) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -478,7 +478,8 @@ func checkProof(c *Credential, known *issuers) error {
 	if c.Kind == Certificate {
 		name, ok := certificateName(c.Name)
 		if !ok {
-			return invalid("certificate_name", "certificate name %q: write a DNS name, e-mail address, IP address or URI as it stands among the certificate's subject alternative names", c.Name)
+			return invalid("certificate_name", "certificate name %q: write a DNS name, e-mail address, IP address or URI as it stands among "+
+				"the certificate's subject alternative names", c.Name)
 		}
 		c.Name = name
 	} else if c.Name != "" {

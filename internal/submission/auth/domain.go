@@ -241,7 +241,8 @@ func (d *Directory) VerifyDomain(ctx context.Context, name, tenant string) (Doma
 	case d.o.Resolver == nil:
 		return c, invalid("name", "this server has no resolver to verify domains with")
 	case c.State == Expired:
-		return c, invalid("name", "the claim of %s was not proven in time: claim it again with \"godwit domain add %s\", which gives a new record", c.Name, c.Name)
+		return c, invalid("name", "the claim of %s was not proven in time: claim it again with \"godwit domain add %s\", "+
+			"which gives a new record", c.Name, c.Name)
 	}
 	problem, certain := d.prove(ctx, &c)
 	if ctx.Err() != nil {

@@ -19,6 +19,12 @@ type Budget struct {
 	Longest  time.Duration
 }
 
+// each is how long it takes to forget one failure.
+func (b *Budget) each() time.Duration { return b.Window / time.Duration(b.Failures) }
+
+// full reports whether there is no room for another failure, if all until now are forgotten at busy.
+func (b *Budget) full(busy, now time.Time) bool { return busy.Sub(now) > b.Window-b.each() }
+
 // Budgets are those for failures. Zero values mean the defaults named here.
 type Budgets struct {
 	Address Budget // of an address or IPv6 /64: 10 in 10 min, 10 min, 24 h
@@ -96,7 +102,6 @@ func (s subject) kind() BanKind {
 // it is worked off.
 type counter struct {
 	busy     time.Time // all is forgotten at that time
-	last     time.Time
 	since    time.Time // of the ban
 	until    time.Time // of the ban
 	failures int
@@ -115,10 +120,9 @@ func (c *counter) fail(b Budget, now time.Time) bool {
 	if c.busy.Before(now) {
 		c.busy, c.failures = now, 0
 	}
-	c.busy = c.busy.Add(b.Window / time.Duration(b.Failures))
-	c.last = now
+	c.busy = c.busy.Add(b.each())
 	c.failures++
-	if c.busy.Sub(now) < b.Window || c.banned(now) {
+	if !b.full(c.busy, now) || c.banned(now) {
 		return false
 	}
 	length := b.Longest
@@ -195,7 +199,7 @@ func (g *guard) crowded() bool {
 	now := time.Now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.global.busy.Sub(now) >= g.budgets.Global.Window
+	return g.budgets.Global.full(g.global.busy, now)
 }
 
 // failed counts a failure. login is empty where no name was given; home says that the address is a home of the name.
@@ -207,8 +211,8 @@ func (g *guard) failed(addr netip.Prefix, login, tenant string, home bool) {
 		g.countLocked(subject{addr: addr, login: login}, g.budgets.Home, tenant, now)
 		return
 	}
-	if b := g.budgets.Global; g.global.busy.Sub(now) < b.Window {
-		g.global.busy = later(g.global.busy, now).Add(b.Window / time.Duration(b.Failures))
+	if b := &g.budgets.Global; !b.full(g.global.busy, now) {
+		g.global.busy = later(g.global.busy, now).Add(b.each())
 	}
 	g.countLocked(subject{addr: addr}, g.budgets.Address, "", now)
 	if login != "" {

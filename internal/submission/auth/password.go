@@ -46,7 +46,7 @@ func checkPassword(password, login string) (string, error) {
 			return "", invalid("password", "the password has a part of the user name in it")
 		}
 	}
-	if unforeseen(folded) < minUnforeseen {
+	if min(unforeseen(folded), unforeseen(strings.ToLower(p))) < minUnforeseen {
 		return "", invalid("password", "the password is made of common words, repetitions or sequences: "+
 			"use one that was made at random, or leave it out to have one made")
 	}
@@ -60,7 +60,7 @@ func plain(s string) string {
 }
 
 // unforeseen counts the characters of a password that a guesser who knows the common words has to guess: each word, each
-// repetition and each sequence counts as one.
+// repetition and each sequence counts as one. Sequences of digits are seen in a password that is not folded only.
 func unforeseen(folded string) int {
 	const word = '\x00' // stands for a word that was taken out
 	rest := folded
