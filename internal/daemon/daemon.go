@@ -71,7 +71,7 @@ type Daemon struct {
 	store   *store.DB
 	audit   *audit.Log
 	keys    *seal.Keyring // nil: nothing is encrypted
-	inlets  []*inlet // SMTP listeners, sockets open
+	inlets  []*inlet      // SMTP listeners, sockets open
 	public  net.Listener
 	admin   net.Listener
 
@@ -148,7 +148,7 @@ func (d *Daemon) openData(cfg *config.Config) error {
 		return fmt.Errorf("open journal: %w", err)
 	}
 	d.store, err = store.Open(store.Options{
-		Dir: filepath.Join(cfg.DataDir, "store"), FS: SealedFS(d.keys, d.o.FS), Logger: d.log, Registerer: d.metrics,
+		Dir: filepath.Join(cfg.DataDir, "store"), FS: SealedFS(d.keys, d.diskFS()), Logger: d.log, Registerer: d.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("open store: %w", err)
