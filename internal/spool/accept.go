@@ -25,7 +25,7 @@ func (s *Spool) Accept(ctx context.Context, m *Message, body *smtp.Body) error {
 	if err := s.admit(ctx, m, body.Size()); err != nil {
 		return err
 	}
-	if err := s.journal.Room(s.underWay()); err != nil {
+	if err := s.Room(); err != nil {
 		s.giveRoom(max(body.Size(), 1))
 		return fmt.Errorf("accepting a message: %w", err)
 	}
@@ -109,6 +109,9 @@ func (s *Spool) admit(ctx context.Context, m *Message, size int64) error {
 		}
 	}
 }
+
+// Room returns [journal.ErrFull] while Accept would.
+func (s *Spool) Room() error { return s.journal.Room(s.underWay()) }
 
 // underWay returns the octets of bodies whose acceptance is under way.
 func (s *Spool) underWay() int64 {

@@ -89,7 +89,7 @@ func (s *Spool) acceptReport(ctx context.Context, dsn *Message, body *smtp.Body,
 		if err := s.admit(ctx, dsn, size); err != nil {
 			return err
 		}
-		if err := s.journal.Room(s.underWay()); err != nil {
+		if err := s.Room(); err != nil {
 			s.giveRoom(size)
 			return fmt.Errorf("accepting a report: %w", err)
 		}
