@@ -39,11 +39,7 @@ func (d *Daemon) openDoor(ctx context.Context, cfg *config.Config, r *running) (
 			return nil, fmt.Errorf("certificates: %w", err)
 		}
 	}
-	f.directory, err = auth.New(auth.Options{
-		Store: d.store, Resolver: r.resolver, Hostname: cfg.Hostname, Configured: configuredTenants(cfg), Banned: d.banned,
-		Logger: d.log, Registerer: d.metrics,
-	})
-	if err != nil {
+	if f.directory, err = d.newDirectory(cfg); err != nil {
 		return nil, err
 	}
 	f.limits, err = limits.New(limits.Options{Config: quotas(cfg), Store: d.store, Logger: d.log, Registerer: d.metrics})
@@ -92,7 +88,11 @@ func (f *frontDoor) follow(cfg *config.Config, log *slog.Logger) error {
 			log.Warn("a certificate stays as it was", "error", err)
 		}
 	}
-	if err := f.directory.SetConfigured(configuredTenants(cfg)); err != nil {
+	issuers, err := tokenIssuers(cfg)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.directory.SetConfigured(configuredTenants(cfg)), f.directory.SetIssuers(issuers)); err != nil {
 		return err
 	}
 	f.limits.SetConfig(quotas(cfg))
