@@ -100,6 +100,7 @@ var libraries = []library{
 	{"github.com/rogpeppe/go-internal", []string{}, "it is for tests"},
 	{"go.uber.org/goleak", []string{}, "it is for tests"},
 	{"pgregory.net/rapid", []string{}, "it is for tests"},
+	{"github.com/emersion/go-msgauth", []string{}, "another's verifier tells tests whether our signatures hold"},
 }
 
 // testKits are packages that are not tests themselves but exist for tests, so they may use what tests use.
