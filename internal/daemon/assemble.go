@@ -29,6 +29,7 @@ type running struct {
 	deliver  *delivery.Deliverer
 	queue    *queue.Scheduler
 	door     *frontDoor
+	check    *selfCheck
 
 	parts  struct{ spool, events, deliver, queue *part }
 	admin  *part
@@ -46,7 +47,7 @@ func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (_ *running, 
 	}()
 	r.spool, err = spool.Open(ctx, spool.Options{
 		Dir:          cfg.DataDir,
-		FS:           SealedFS(d.keys, d.o.FS),
+		FS:           SealedFS(d.keys, d.diskFS()),
 		Journal:      d.journal,
 		MemoryBudget: d.kept,
 		Memory:       d.memory,
@@ -62,6 +63,7 @@ func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (_ *running, 
 		View:       r.spool.RegisterView("events"),
 		Limits:     eventLimits(cfg),
 		Sealer:     eventSealer(d.keys),
+		DiskFull:   func() { d.journal.Relieve() },
 		Logger:     d.log,
 		Registerer: d.metrics,
 	})
@@ -75,6 +77,9 @@ func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (_ *running, 
 		return nil, err
 	}
 	if r.door, err = d.openDoor(ctx, cfg, r); err != nil {
+		return nil, err
+	}
+	if r.check, err = d.newSelfCheck(); err != nil {
 		return nil, err
 	}
 	ids := message.NewIDs(rand.Reader)
@@ -112,6 +117,7 @@ func (r *running) start(ctx context.Context, p *parts) {
 	for _, in := range r.d.inlets {
 		in.part = p.start(ctx, "listener "+in.name, func(ctx context.Context) error { return in.server.Serve(ctx, in.socket) })
 	}
+	r.check.part = p.start(ctx, "self-check", r.check.run)
 }
 
 // stop ends the parts in the order that mail flows: sessions, attempts, kept connections, and the views at the last. After a
@@ -122,7 +128,7 @@ func (r *running) stop(drain time.Duration, failed bool) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drain)
 	defer cancel()
-	var errs []error
+	errs := []error{r.check.part.end()}
 	// Attempts may begin to drain while sessions do: what a session still hands in waits in the spool for the next start.
 	sessions := make(chan error, len(r.d.inlets))
 	for _, in := range r.d.inlets {

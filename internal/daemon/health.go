@@ -31,3 +31,20 @@ func (h *health) Ready() error {
 	}
 	return nil
 }
+
+// Findings tells what a person must look at, though mail flows.
+func (h *health) Findings() []string {
+	r := h.d.state.Load()
+	if r == nil {
+		return nil
+	}
+	var lines []string
+	for _, f := range (physician{r}).Findings() {
+		word := "warning"
+		if f.Grave {
+			word = "grave"
+		}
+		lines = append(lines, fmt.Sprintf("%s: %s %s: %s; %s", word, f.Subject, f.Name, f.Problem, f.Advice))
+	}
+	return lines
+}

@@ -42,6 +42,7 @@ func (in *inlet) assemble(d *Daemon, cfg *config.Config, r *running, ids *messag
 		Limits:    r.door.limits,
 		Bandwidth: &in.bandwidth,
 		Tenants:   r.door.bandwidth.of,
+		Own:       r.check.isOwn,
 	})
 	if err != nil {
 		return fmt.Errorf("listener %s: %w", in.name, err)

@@ -105,9 +105,20 @@ func Public(health Health, metrics prometheus.Gatherer, logger *slog.Logger) htt
 		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelError),
 	}))
 	mux.HandleFunc("GET /healthz", probe(health.Alive))
-	mux.HandleFunc("GET /readyz", probe(health.Ready))
+	ready := probe(health.Ready)
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		ready(w, r)
+		if f, ok := health.(Finder); ok {
+			for _, line := range f.Findings() {
+				fmt.Fprintln(w, line)
+			}
+		}
+	})
 	return mux
 }
+
+// Finder is a Health that knows what a person must look at, though mail flows: /readyz tells it, a line each.
+type Finder interface{ Findings() []string }
 
 func probe(check func() error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {

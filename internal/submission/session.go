@@ -62,6 +62,9 @@ type session struct {
 func (s *session) Mail(ctx context.Context, from *smtp.Sender) smtp.Reply {
 	p := s.door.policy.Load()
 	reply := s.begin(ctx, p, from)
+	if reply.IsZero() && s.door.full() {
+		reply = replyNoRoom
+	}
 	if !reply.IsZero() {
 		s.refuse(from.Path.String(), "", reply)
 	}
@@ -204,11 +207,11 @@ func (s *session) accept(
 		m.DelayNotice = now.Add(policy.DelayNotice)
 	}
 	if err := s.door.opts.Spool.Accept(ctx, m, body); err != nil {
-		s.door.opts.Logger.ErrorContext(ctx, "message not accepted",
-			"session", s.peer.Session, "message", id.String(), "error", err)
-		if errors.Is(err, journal.ErrFull) {
+		if errors.Is(err, journal.ErrFull) { // which the journal has told
 			return replyNoRoom, taken
 		}
+		s.door.opts.Logger.ErrorContext(ctx, "message not accepted",
+			"session", s.peer.Session, "message", id.String(), "error", err)
 		return replyTryLater, taken
 	}
 	return smtp.Reply{Code: 250, Enhanced: smtp.EnhancedCode{Class: 2}, Text: "queued as " + id.String()}, taken
@@ -259,6 +262,9 @@ func (s *session) Refused(env *smtp.Envelope, r smtp.Reply) {
 
 // refuse records a refusal for the operator.
 func (s *session) refuse(from, to string, r smtp.Reply) {
+	if s.door.opts.Own(s.peer.Remote) || s.peer.Via.IsValid() && s.door.opts.Own(s.peer.Via) {
+		return
+	}
 	s.door.opts.Refused(&event.Event{
 		Time: time.Now(), Type: event.Refused, Session: s.peer.Session, Listener: s.door.opts.Listener, Tenant: s.tenant,
 		Client: s.client, Reason: reasonOf(r), Sender: from, Recipient: to,

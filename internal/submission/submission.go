@@ -77,6 +77,9 @@ type Options struct {
 	Bandwidth *limits.Bandwidth                     // of the listener; nil: no limit
 	Tenants   func(tenant string) *limits.Bandwidth // of a tenant; nil, or a nil answer: no limit
 
+	// Own reports a connection of the server's own self-check, which is refused without being told of; nil: there are none.
+	Own func(client netip.AddrPort) bool
+
 	Refused func(*event.Event) // told of each refused message or recipient; must not block or keep the event
 	Logger  *slog.Logger
 }
@@ -104,6 +107,9 @@ func New(o Options) (*Door, error) {
 	}
 	if o.Bandwidth == nil {
 		o.Bandwidth = new(limits.Bandwidth)
+	}
+	if o.Own == nil {
+		o.Own = func(netip.AddrPort) bool { return false }
 	}
 	if o.Tenants == nil {
 		o.Tenants = func(string) *limits.Bandwidth { return nil }

@@ -188,3 +188,11 @@ func TestSecretsAreNotKeptInTheClear(t *testing.T) {
 		t.Errorf("the key under another name: %v", err)
 	}
 }
+
+func prefixes(list ...string) []netip.Prefix {
+	out := make([]netip.Prefix, len(list))
+	for i, s := range list {
+		out[i] = netip.MustParsePrefix(s)
+	}
+	return out
+}
