@@ -12,9 +12,11 @@
 package daemontest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -31,6 +33,7 @@ import (
 	"github.com/godwit-mta/godwit/internal/config"
 	"github.com/godwit-mta/godwit/internal/daemon"
 	"github.com/godwit-mta/godwit/internal/dns/dnstest"
+	"github.com/godwit-mta/godwit/internal/outbox"
 	"github.com/godwit-mta/godwit/smtp"
 	"github.com/godwit-mta/godwit/smtp/smtpclient"
 	"github.com/godwit-mta/godwit/smtp/smtptest"
@@ -45,6 +48,8 @@ type Options struct {
 	Config func(c *config.Config) // changes the configuration before the server starts; may be nil
 	Load   func() (*config.Config, error)
 	Scale  int // 0: 60, a minute is a second
+
+	Log io.Writer // gets the server's log too, every level of it; may be nil
 }
 
 // World is a server and what is around it. Its methods are for the test's goroutine and fail the test themselves.
@@ -56,6 +61,7 @@ type World struct {
 	DNS  *dnstest.Server
 
 	daemon *daemon.Daemon
+	config *config.Config
 	client *api.Client
 	stop   context.CancelFunc
 	ended  chan error
@@ -148,7 +154,7 @@ func (w *World) Start() {
 		w.o.Config(c)
 	}
 	d, err := daemon.New(daemon.Options{
-		Config: c, Load: w.o.Load, Logger: slog.New(slog.NewTextHandler(logWriter{w.t}, nil)), Scale: w.o.Scale,
+		Config: c, Load: w.o.Load, Logger: w.logger(), Scale: w.o.Scale,
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -165,10 +171,21 @@ func (w *World) Start() {
 		cancel()
 		w.t.Fatal("the server is not ready")
 	}
-	w.daemon, w.stop, w.ended = d, cancel, ended
+	w.daemon, w.stop, w.ended, w.config = d, cancel, ended, c
 	w.client = api.NewSocketClient(filepath.Join(w.Dir, "admin.sock"))
 	w.t.Cleanup(w.Stop)
 }
+
+func (w *World) logger() *slog.Logger {
+	if w.o.Log == nil {
+		return slog.New(slog.NewTextHandler(logWriter{w.t}, nil))
+	}
+	out := io.MultiWriter(logWriter{w.t}, w.o.Log)
+	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.Level(-100)}))
+}
+
+// Config returns the configuration that the server was last started with.
+func (w *World) Config() *config.Config { return w.config }
 
 // logWriter gives the server's log to the test that it belongs to.
 type logWriter struct{ t testing.TB }
@@ -284,7 +301,7 @@ func (w *World) WaitEmpty() {
 // Events returns what the event log has, repeats dropped.
 func (w *World) Events() []*event.Event {
 	w.t.Helper()
-	p, err := os.ReadFile(filepath.Join(w.Dir, "events", "current.jsonl"))
+	p, err := w.readEvents(filepath.Join(w.Dir, "events", "current.jsonl"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -307,4 +324,28 @@ func (w *World) Events() []*event.Event {
 		}
 	}
 	return list
+}
+
+// readEvents reads events, in clear if they are encrypted.
+func (w *World) readEvents(path string) ([]byte, error) {
+	if w.config == nil || !w.config.Encryption.Enabled() {
+		return os.ReadFile(path)
+	}
+	keys, err := daemon.OpenKeys(context.Background(), w.config)
+	if err != nil {
+		return nil, err
+	}
+	whole, err := os.ReadFile(path) // the last line may be half written: it is left out
+	if err != nil {
+		return nil, err
+	}
+	copied := filepath.Join(w.t.TempDir(), "events.jsonl")
+	if err := os.WriteFile(copied, whole[:bytes.LastIndexByte(whole, '\n')+1], 0o600); err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	if closed, err := outbox.Reveal(context.Background(), &b, copied, keys); err != nil || closed > 0 {
+		return nil, fmt.Errorf("%d events do not open: %w", closed, err)
+	}
+	return b.Bytes(), nil
 }
