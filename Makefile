@@ -17,7 +17,7 @@ TOOL         := $(GO) tool -modfile=tools/go.mod
 VCS          := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check race bench crash fuzz interop interop-ci generate ci
+.PHONY: help build demo test check race bench growth crash fuzz interop interop-ci generate ci
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ race: ## all tests under the race detector, goroutine leaks included (needs a C 
 
 bench: ## benchmarks with allocations (BENCH=regexp PKG=./smtp/... BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)
+
+growth: build ## how cost grows with depth, size, sessions, domains, recipients (QUICK=1, JOBS=deferred,deep,idle)
+	$(GO) run ./test/growth $(if $(QUICK),-quick) $(if $(JOBS),-jobs $(JOBS),-svg docs/growth.svg)
 
 crash: ## long crash loops and error injection (SEED=n repeats one run, RUNS=n sets how many)
 	@SEED='$(SEED)' RUNS='$(RUNS)' scripts/crash
