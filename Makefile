@@ -4,7 +4,7 @@ SHELL        := /bin/sh
 GO           ?= go
 FUZZTIME     ?= 60s
 BENCHTIME    ?= 1s
-BENCH        ?= .
+BENCH        ?=
 PKG          ?= ./...
 MESSAGES     ?= 1000
 SEED         ?=
@@ -37,8 +37,8 @@ check: ## format, vet, lint, floors, package docs, tidy and generated files clea
 race: ## all tests under the race detector, goroutine leaks included (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race $(PKG)
 
-bench: ## benchmarks with allocations (BENCH=regexp PKG=./smtp/... BENCHTIME=1s)
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)
+bench: ## what each part of a message's way costs (BENCH=regexp PKG=./smtp/... any benchmark; BENCHTIME=1s)
+	@BENCH='$(BENCH)' PKG='$(if $(BENCH),$(PKG),$(filter-out ./...,$(PKG)))' BENCHTIME='$(BENCHTIME)' scripts/bench
 
 growth: build ## how cost grows with depth, size, sessions, domains, recipients (QUICK=1, JOBS=deferred,deep,idle)
 	$(GO) run ./test/growth $(if $(QUICK),-quick) $(if $(JOBS),-jobs $(JOBS),-svg docs/growth.svg)
