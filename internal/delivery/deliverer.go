@@ -112,8 +112,9 @@ type attempt struct {
 
 	body       *smtp.Body
 	bodyFailed bool
-	fresh      bool // a connection was made
-	answered   bool // the site said something about a recipient or the message
+	unreadable error // the bytes are lost
+	fresh      bool  // a connection was made
+	answered   bool  // the site said something about a recipient or the message
 
 	failures   []failure
 	retryAfter []time.Duration
@@ -358,6 +359,10 @@ func (a *attempt) loaded(body *smtp.Body, err error) bodyState {
 		return bodyHere
 	}
 	a.bodyFailed = true
+	if errors.Is(err, spool.ErrUnreadable) {
+		a.unreadable = err
+		return bodyUnreadable
+	}
 	if !a.stopped() {
 		a.d.o.Logger.Error("message cannot be read back, delivery waits", slog.String("message", a.job.Message.ID.String()),
 			slog.Any("error", err))
@@ -483,7 +488,9 @@ func (a *attempt) end() queue.Verdict {
 		destination = a.fail()
 	}
 	a.d.metrics.count(a.record)
-	return queue.Verdict{Attempt: a.record, Destination: destination, RetryAfter: a.retryAfter}
+	return queue.Verdict{
+		Attempt: a.record, Destination: destination, RetryAfter: a.retryAfter, Unreadable: a.unreadable,
+	}
 }
 
 // fail settles the pending entries by the failures there were, and reports whether these concern the destination as a

@@ -13,6 +13,7 @@ import (
 	"github.com/godwit-mta/godwit/event"
 	"github.com/godwit-mta/godwit/internal/delivery/egress"
 	"github.com/godwit-mta/godwit/internal/dns/dnstest"
+	"github.com/godwit-mta/godwit/internal/queue"
 	"github.com/godwit-mta/godwit/internal/spool"
 	"github.com/godwit-mta/godwit/smtp"
 	"github.com/godwit-mta/godwit/smtp/smtptest"
@@ -567,6 +568,40 @@ func TestBodyUnreadable(t *testing.T) {
 	expect(t, w.run(context.Background(), j), delivers)
 	if c := sinks[0].Counters(); c.Connections != 1 {
 		t.Errorf("the session was not kept: %+v", c)
+	}
+}
+
+// TestBodyLost: a message whose bytes are lost is said to be so; nothing is tried.
+func TestBodyLost(t *testing.T) {
+	t.Parallel()
+	w, _ := newWorld(t, oneZone, nil, oneMX(smtptest.Script{})...)
+	j := w.job("u@example.test")
+	j.Body = func(context.Context) (*smtp.Body, error) { return nil, fmt.Errorf("%w: why", spool.ErrUnreadable) }
+	v := w.run(context.Background(), j)
+	expect(t, v, "none")
+	if v.Destination || !errors.Is(v.Unreadable, spool.ErrUnreadable) {
+		t.Errorf("%+v", v)
+	}
+}
+
+// TestBodyLater: while there is no memory for a message its session is free for others, and the phase says what is
+// waited for.
+func TestBodyLater(t *testing.T) {
+	t.Parallel()
+	w, sinks := newWorld(t, oneZone, nil, oneMX(smtptest.Script{})...)
+	j := w.job("u@example.test")
+	body := j.Body
+	j.BodyNow = func(context.Context) (*smtp.Body, error) { return nil, fmt.Errorf("reading: %w", smtp.ErrNoMemory) }
+	j.Body = func(ctx context.Context) (*smtp.Body, error) {
+		if p := j.Phase(); p.Name != queue.PhaseMemory {
+			t.Errorf("phase %q", p.Name)
+		}
+		expect(t, w.run(ctx, w.job("other@example.test")), delivers)
+		return body(ctx)
+	}
+	expect(t, w.run(context.Background(), j), delivers)
+	if c := sinks[0].Counters(); c.Messages != 2 || c.Connections != 1 {
+		t.Errorf("%d messages over %d connections", c.Messages, c.Connections)
 	}
 }
 

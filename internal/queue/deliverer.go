@@ -30,6 +30,10 @@ type Verdict struct {
 	// given back and tried again soon, and the try does not count.
 	Attempt *spool.Attempt
 
+	// Unreadable, if not nil, says that the message's bytes are lost, and that nothing was tried. Its entries are held
+	// until an operator decides, so that the rest of the queue goes on.
+	Unreadable error
+
 	// Destination says that the attempt failed for a reason that concerns everyone who mails there (no address found,
 	// no connection, refused at the greeting), and nothing about these recipients. After a few such failures the queue
 	// is suspended as a whole and probed with one entry at a time. False when any recipient got an answer of its own.

@@ -247,6 +247,8 @@ func (f *table) Queues() []spool.QueueStat {
 	return all
 }
 
+func (f *table) Quarantine(entries []*spool.Entry, why error) { f.ReturnHeld(entries, why.Error()) }
+
 func (f *table) ReturnHeld(entries []*spool.Entry, reason string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -21,6 +21,7 @@ type Spool interface {
 		next func(*spool.Entry) time.Time) ([]*spool.Entry, error)
 	Return(entries []*spool.Entry)
 	ReturnHeld(entries []*spool.Entry, reason string)
+	Quarantine(entries []*spool.Entry, why error)
 	Settle(a *spool.Attempt, done func(error))
 	Hold(ctx context.Context, f spool.Filter, reason string) (int, error)
 	Release(ctx context.Context, f spool.Filter) (int, error)

@@ -183,6 +183,11 @@ func (s *Scheduler) attempt(w *worker) (Verdict, finding) {
 	if deferred {
 		s.schedule(&v)
 	}
+	if untried == len(a.Entries) && v.Unreadable != nil {
+		s.o.Spool.Quarantine(a.Entries, v.Unreadable)
+		s.remind()
+		return v, nothing
+	}
 	if untried == len(a.Entries) {
 		s.o.Spool.Return(a.Entries)
 		s.remind() // an operator may have wished to bounce them

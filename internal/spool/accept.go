@@ -172,8 +172,8 @@ func (s *Spool) fresh(m *msg) {
 }
 
 // Body returns the bytes of a message, retained for the caller, from memory or from the journal, for which it waits
-// until Options.Memory has room. It fails if the journal's record is damaged, or with [ErrNotFound] if the message is
-// gone.
+// until Options.Memory has room. It fails with [ErrUnreadable] if the journal's record is damaged, or with [ErrNotFound]
+// if the message is over.
 func (s *Spool) Body(ctx context.Context, m *Message) (*smtp.Body, error) {
 	return s.body(ctx, m, func() (smtp.Claim, error) { return s.opts.Memory.Claim(ctx, m.Size) })
 }
@@ -202,6 +202,9 @@ func (s *Spool) body(ctx context.Context, m *Message, claim func() (smtp.Claim, 
 			return body, nil
 		}
 		c.Release()
+	}
+	if unreadable(err) {
+		err = fmt.Errorf("%w: %w", ErrUnreadable, err)
 	}
 	return nil, fmt.Errorf("spool: reading message %s: %w", m.ID, err)
 }

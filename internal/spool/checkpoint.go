@@ -11,7 +11,12 @@ import (
 func (s *Spool) Run(ctx context.Context) error {
 	tick := time.NewTicker(s.opts.Checkpoint)
 	defer tick.Stop()
+	inspected := -1
 	for last := time.Now(); ; last = time.Now() {
+		var err error
+		if inspected, err = s.inspect(ctx, inspected); err != nil && ctx.Err() == nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return s.lastCheckpoint()

@@ -76,6 +76,9 @@ func (s *Spool) empty(ctx context.Context, e journal.Extent, budget int64) (used
 
 // move copies one message forward if its body still is at pos, and returns its size.
 func (s *Spool) move(ctx context.Context, id message.ID, pos journal.Position) (int64, error) {
+	if s.quarantine.has(id) {
+		return 0, nil // its extent stays
+	}
 	m, err := s.view(id)
 	if err == ErrNotFound || err == nil && m.pos != pos {
 		return 0, nil

@@ -68,6 +68,8 @@ type Spool struct {
 		err      error
 	}
 
+	quarantine quarantine
+
 	committed journal.Position // watermark of the last checkpoint; guarded by turn
 	synced    journal.Position // watermark that is on stable storage; guarded by turn
 }
