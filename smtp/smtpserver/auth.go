@@ -35,13 +35,21 @@ func (s *session) mayBeLong(data []byte) bool {
 	return s.exchanging || s.offersAuth && len(data) >= 5 && bytes.EqualFold(data[:5], []byte("AUTH "))
 }
 
-// shown is a command line as transcripts show it.
+// shown is a command line as transcripts show it. What is no command may be a password: a client whose AUTH was refused may go on
+// with it all the same.
 func shown(verb smtp.Verb, line []byte) string {
-	if verb != smtp.VerbAuth {
+	switch verb {
+	case smtp.VerbAuth:
+	case smtp.VerbUnknown:
+		return fmt.Sprintf("*** (%d octets that are no command)", len(line))
+	default:
 		return string(line)
 	}
 	word, rest, _ := bytes.Cut(line, []byte{' '})
 	mechanism, rest, _ := bytes.Cut(rest, []byte{' '})
+	if bytes.ContainsAny(mechanism, "\t=+/") { // no mechanism (RFC 4422, 3.1)
+		mechanism, rest = nil, line
+	}
 	out := string(word) + " " + string(mechanism)
 	if len(rest) > 0 {
 		out += " ***"
