@@ -225,6 +225,9 @@ func (w *World) Client() *api.Client { return w.client }
 // Address returns where the server takes mail.
 func (w *World) Address() string { return w.daemon.Addresses()["app"] }
 
+// AddressOf returns where a listener takes mail.
+func (w *World) AddressOf(listener string) string { return w.daemon.Addresses()[listener] }
+
 // HTTP returns where the server answers monitoring.
 func (w *World) HTTP() string { return w.daemon.HTTPAddress() }
 
