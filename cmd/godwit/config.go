@@ -15,10 +15,10 @@ import (
 func (a *app) configCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "config",
-		Short: "Check the configuration file, show what is in force, print its schema",
+		Short: "Write and check the configuration file, show what is in force, print its schema",
 	}
 	a.configFlag(c)
-	c.AddCommand(a.configCheckCommand(), a.configShowCommand(), a.configSchemaCommand())
+	c.AddCommand(a.configInitCommand(), a.configCheckCommand(), a.configShowCommand(), a.configSchemaCommand())
 	return c
 }
 

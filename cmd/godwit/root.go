@@ -91,8 +91,8 @@ simulated mailbox providers, nothing to set up and nothing that leaves this mach
 			root.AddCommand(c)
 		}
 	}
-	add("run", a.serveCommand(), a.configCommand(), a.reloadCommand())
-	add("look", a.queueCommand(), a.messageCommand(), a.spoolCommand())
+	add("run", a.serveCommand(), a.configCommand(), a.certCommand(), a.reloadCommand())
+	add("look", a.queueCommand(), a.messageCommand(), a.limitCommand(), a.doctorCommand(), a.spoolCommand())
 	add("access", a.credentialCommand(), a.domainCommand(), a.tenantCommand(), a.banCommand(), a.auditCommand(), a.keyCommand())
 	add("test", a.demoCommand(), a.sendCommand(), a.sinkCommand(), a.loadCommand())
 	add("more", a.versionCommand(), a.docsCommand())
