@@ -163,6 +163,12 @@ var (
 		"Entries in memory. A lasting rise means that checkpoints do not keep up.", nil, nil)
 	bodiesDesc = prometheus.NewDesc("godwit_spool_body_bytes",
 		"Message bytes kept in memory for first attempts. At its limit, messages are read back from the journal.", nil, nil)
+	quarantinedDesc = prometheus.NewDesc("godwit_spool_quarantined_messages",
+		"Messages that are held since damage made them unreadable. Any means that the disk or memory loses acknowledged data.",
+		nil, nil)
+	staysDesc = prometheus.NewDesc("godwit_spool_unremovable_segments",
+		"Journal segments without mail that the file system does not remove. Any means that space does not come back.",
+		nil, nil)
 	liveDesc = prometheus.NewDesc("godwit_spool_live_bytes",
 		"Message bytes of the journal that are needed.", nil, nil)
 )
@@ -171,6 +177,7 @@ var (
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		acceptedDesc, finalDesc, entriesDesc, unreportedDesc, queuesDesc, overlayDesc, bodiesDesc, liveDesc,
+		quarantinedDesc, staysDesc,
 	} {
 		ch <- d
 	}
@@ -204,4 +211,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(overlayDesc, int64(st.OverlayEntries))
 	gauge(bodiesDesc, st.BodyBytes)
 	gauge(liveDesc, st.LiveBytes)
+	damage := c.spool.Damage()
+	gauge(quarantinedDesc, int64(damage.Quarantined))
+	gauge(staysDesc, int64(len(damage.Stay)))
 }
