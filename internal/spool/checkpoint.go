@@ -203,6 +203,7 @@ func (s *Spool) writeMessage(w *indexWriter, m *msg, ages *int64) error {
 func (s *Spool) evict(ages int64) {
 	s.gate.Lock()
 	defer s.gate.Unlock()
+	s.evictions++
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ages != 0 {

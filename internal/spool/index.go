@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/godwit-mta/godwit/internal/journal"
+	"github.com/godwit-mta/godwit/internal/strictfs"
 	"github.com/godwit-mta/godwit/message"
 )
 
@@ -118,10 +119,11 @@ func damaged(err error) bool { return errors.Is(err, errDamaged) || pebble.IsCor
 // checkpoint, at least the one before the last sync.
 func openIndex(o indexOptions) (*index, error) {
 	x := new(index)
+	logger := &indexLogger{index: x, logger: o.logger, fatal: o.fatal}
 	cache := pebble.NewCache(o.cache)
 	defer cache.Unref()
 	opts := &pebble.Options{
-		FS:                          o.fs,
+		FS:                          strictfs.New(o.fs, logger.fail),
 		Cache:                       cache,
 		FormatMajorVersion:          pebble.FormatTableFormatV6,
 		MemTableSize:                o.memtable,
@@ -129,7 +131,7 @@ func openIndex(o indexOptions) (*index, error) {
 		L0CompactionThreshold:       4,
 		MaxOpenFiles:                500,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
-		Logger:                      &indexLogger{index: x, logger: o.logger, fatal: o.fatal},
+		Logger:                      logger,
 	}
 	// Pebble would end the process. Whoever reads gets the error as well, and has the index rebuilt.
 	opts.EventListener = &pebble.EventListener{DataCorruption: func(info pebble.DataCorruptionInfo) {
@@ -174,11 +176,21 @@ func (l *indexLogger) Errorf(format string, args ...any) {
 }
 
 func (l *indexLogger) Fatalf(format string, args ...any) {
-	err := fmt.Errorf("%w: %s", errIndexBroken, fmt.Sprintf(format, args...))
-	l.index.broken.CompareAndSwap(nil, &err)
-	l.logger.Error("the spool's index failed; stopping", "error", err)
-	l.fatal(err)
+	l.end(fmt.Errorf("%w: %s", errIndexBroken, fmt.Sprintf(format, args...)))
 	runtime.Goexit() // whatever Options.Fatal did, nothing after the lost write is done
+}
+
+// fail is told by the file system of what Pebble would try again, or panic about.
+func (l *indexLogger) fail(cause error) {
+	l.end(fmt.Errorf("%w: %w", errIndexBroken, cause))
+	select {} // not Goexit: Pebble's deferred calls expect its locks as they were when it went on
+}
+
+func (l *indexLogger) end(err error) {
+	if l.index.broken.CompareAndSwap(nil, &err) {
+		l.logger.Error("the spool's index failed; stopping", "error", err)
+	}
+	l.fatal(err)
 }
 
 // err returns why the index cannot be trusted, nil if it can.
@@ -299,8 +311,11 @@ func (r *messageReader) close() error { return r.iter.Close() }
 // fetch returns a message with its entries, nil if the index does not have it.
 func (r *messageReader) fetch(id message.ID) (*msg, error) {
 	key := messageKey(make([]byte, 0, 1+len(id)), id)
-	if !r.iter.SeekGE(key) || string(r.iter.Key()) != string(key) {
-		return nil, r.iter.Error()
+	// After the message before, in the order of ids, the iterator stands on this one.
+	if !r.iter.Valid() || string(r.iter.Key()) != string(key) {
+		if !r.iter.SeekGE(key) || string(r.iter.Key()) != string(key) {
+			return nil, r.iter.Error()
+		}
 	}
 	return r.current(id)
 }

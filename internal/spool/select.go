@@ -262,6 +262,33 @@ func (s *Spool) merge(ctx context.Context, it *pebble.Iterator, from, end []byte
 
 // view returns a copy of a message and its entries as they are now, from memory or from the index.
 func (s *Spool) view(id message.ID) (*msg, error) {
+	v := viewer{spool: s}
+	defer v.close()
+	return v.view(id)
+}
+
+// viewer looks at one message after the other as it is now. It looks at the index through one reader for as long as
+// that tells the truth about what is not in memory: until messages leave the overlay. It is used by one goroutine.
+type viewer struct {
+	spool     *Spool
+	reader    *messageReader
+	evictions uint64 // when reader was made
+}
+
+func (v *viewer) close() {
+	if v.reader != nil {
+		_ = v.reader.close() // what it could tell, it told with what was read
+		v.reader = nil
+	}
+}
+
+// view is Spool.view.
+func (v *viewer) view(id message.ID) (*msg, error) {
+	s := v.spool
+	if err := s.hold(); err != nil {
+		return nil, err
+	}
+	defer s.gate.RUnlock() // nothing leaves the overlay meanwhile
 	s.mu.Lock()
 	if m := s.mu.msgs[id]; m != nil {
 		c := &msg{Message: m.Message, entries: slices.Clone(m.entries), pos: m.pos, left: m.left, claimed: m.claimed,
@@ -273,7 +300,22 @@ func (s *Spool) view(id message.ID) (*msg, error) {
 		return c, nil
 	}
 	s.mu.Unlock()
-	return s.fetch(id)
+	if v.reader == nil || v.evictions != s.evictions {
+		v.close()
+		var err error
+		if v.reader, err = s.index.reader(); err != nil {
+			return nil, s.indexError(err)
+		}
+		v.evictions = s.evictions
+	}
+	m, err := v.reader.fetch(id)
+	switch {
+	case err != nil:
+		return nil, s.indexError(err)
+	case m == nil || len(m.entries) == 0:
+		return nil, ErrNotFound
+	}
+	return m, nil
 }
 
 // Message returns a message and copies of its entries: those that are not final, and final ones that were not
@@ -317,6 +359,8 @@ func (s *Spool) Entries(ctx context.Context, f Filter, limit int, after EntryID)
 // selected gives copies of all entries that match.
 func (s *Spool) selected(ctx context.Context, f *matcher, after EntryID) iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
+		v := viewer{spool: s}
+		defer v.close()
 		var m *msg // neighbours are often of one message
 		for c, err := range s.candidates(ctx, &f.Filter, after) {
 			if err != nil {
@@ -324,7 +368,7 @@ func (s *Spool) selected(ctx context.Context, f *matcher, after EntryID) iter.Se
 				return
 			}
 			if m == nil || m.ID != c.id {
-				m, err = s.view(c.id)
+				m, err = v.view(c.id)
 				if err == ErrNotFound {
 					m = nil
 					continue

@@ -33,6 +33,8 @@ type Spool struct {
 	gate sync.RWMutex
 	// closed says that the index is not to be read any more; guarded by gate.
 	closed bool
+	// evictions counts the times that messages left the overlay for the index; guarded by gate.
+	evictions uint64
 	// order is held while a change is made in memory and handed to the journal, so that the journal tells changes of
 	// one entry in the order they were made.
 	order sync.Mutex
