@@ -36,7 +36,9 @@ type rigOptions struct {
 	delivery  string      // further keys of delivery, in YAML flow
 	more      string      // further listeners, each on a line of its own, indented by two
 	retry     string      // "[1s, 1s, 2s]" if empty
+	top       string      // further keys at the top level, each with its line end
 	env       []string    // of the server
+	prefix    []string    // stands in front of its command line
 	drain     time.Duration
 	unheard   func(to string) bool // recipients at remotes whose 250 may not be understood; may be nil
 	stepped   bool                 // the clock of the server is set, so its times say nothing about lateness
@@ -48,13 +50,14 @@ type rigOptions struct {
 func withRig(ctx context.Context, t *Trial, o rigOptions, act func(context.Context, *rig) error) (*Verdict, *evidence, error) {
 	s := &stage{
 		o: setting{
-			binary: t.Binary, dir: t.Dir, seed: t.Seed, drain: o.drain, profile: true, submitters: -1,
+			binary: t.Binary, dir: t.Dir, seed: t.Seed, drain: o.drain, profile: true, submitters: -1, prefix: o.prefix,
 		}.filled(),
 		rand: t.Rand(1000), door: newDoor(0),
 	}
 	if o.binary != "" {
 		s.o.binary = o.binary
 	}
+	s.v.checks(Row)
 	r := &rig{stage: s, env: o.env}
 	if err := r.open(&o); err != nil {
 		return nil, nil, errors.Join(err, s.close())
@@ -171,7 +174,7 @@ dns: {servers: [%q], timeout: 1s}
 journal: {segment_size: 8MiB}
 events: {max_size: 64MiB, keep: 10000}
 log: {format: json}
-`, r.o.data, listenerName, listener, o.more, r.world.port, retry, delivery, r.world.dns.Addr())
+%s`, r.o.data, listenerName, listener, o.more, r.world.port, retry, delivery, r.world.dns.Addr(), o.top)
 	if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}

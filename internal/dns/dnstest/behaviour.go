@@ -16,6 +16,7 @@ const maxPacket = 1 << 16
 type Behaviour struct {
 	Types []string // record types it holds for ("MX"); empty: all
 	Times int      // for so many queries only, then plain again; 0: always
+	Share float64  // the part of the queries it holds for, in turns; 0: all
 
 	Drop          bool          // no answer; over TCP the connection is closed
 	Delay         time.Duration // the answer comes later
@@ -43,6 +44,7 @@ type behaviour struct {
 	extra []wire.RR
 	rcode int
 	left  int // queries it still holds for; negative: always
+	turn  float64
 }
 
 // question is a name in canonical form and a record type's name.
@@ -93,6 +95,12 @@ func (s *Server) take(q wire.Question) *behaviour {
 	pattern := name
 	for {
 		if b := s.mu.behaviours[pattern]; b != nil && b.left != 0 && (len(b.types) == 0 || b.types[q.Qtype]) {
+			if b.Share > 0 {
+				if b.turn += b.Share; b.turn < 1 {
+					return &behaviour{}
+				}
+				b.turn--
+			}
 			b.left = max(b.left-1, -1)
 			return b
 		}

@@ -149,3 +149,19 @@ func TestRunEnds(t *testing.T) {
 		t.Errorf("Run: %v", err)
 	}
 }
+
+// A share of the queries, in turns.
+func TestShare(t *testing.T) {
+	t.Parallel()
+	s := dnstest.Start(t, "a.example. A 192.0.2.1\n")
+	s.Fail("*", dnstest.Behaviour{Rcode: "SERVFAIL", Share: 0.25})
+	failed := 0
+	for range 20 {
+		if ask(t, s, "udp", "a.example.", "A").Rcode == wire.RcodeServerFailure {
+			failed++
+		}
+	}
+	if failed != 5 {
+		t.Errorf("%d of 20 failed", failed)
+	}
+}
