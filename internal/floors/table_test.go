@@ -24,6 +24,7 @@ var rooms = map[string]int{
 	"smtp": words, "message": words, "mailauth": words, "event": words, "api": words,
 
 	"internal/dns": services, "internal/journal": services, "internal/store": services, "internal/spool": services,
+	"internal/strictfs":    services,
 	"internal/suppression": services, "internal/bounce": services, "internal/config": services,
 	"internal/certs": services, "internal/audit": services, "internal/seal": services,
 
@@ -41,9 +42,10 @@ var neighbours = map[string][]string{
 	"mailauth":    {"message"},
 	"api":         {"event"},
 
-	"internal/spool": {"internal/journal"}, // the spool is a view of the journal
-	"internal/certs": {"internal/store"},   // what ACME got is kept in the store
-	"internal/audit": {"internal/store"},   // the chain is kept in the store
+	"internal/spool": {"internal/journal", "internal/strictfs"}, // the spool is a view of the journal; its index ends in an orderly way
+	"internal/store": {"internal/strictfs"},                     // so does the store
+	"internal/certs": {"internal/store"},                        // what ACME got is kept in the store
+	"internal/audit": {"internal/store"},                        // the chain is kept in the store
 
 	"internal/queue":              {"internal/shaping"},
 	"internal/delivery":           {"internal/queue", "internal/shaping"},
@@ -74,7 +76,7 @@ type library struct {
 var libraries = []library{
 	{"github.com/cockroachdb/pebble/v2", []string{"internal/store", "internal/spool"},
 		"all other rooms keep what they keep as records of the journal or keys of the store, so that there is one discipline of syncing"},
-	{"github.com/cockroachdb/pebble/v2/vfs", []string{"internal/journal", "internal/store", "internal/spool", "internal/seal", "internal/daemon", "test/crash"},
+	{"github.com/cockroachdb/pebble/v2/vfs", []string{"internal/journal", "internal/store", "internal/spool", "internal/strictfs", "internal/seal", "internal/daemon", "test/crash"},
 		"the file system seam of what must survive a crash; daemon hands the real one over"},
 	{"github.com/cockroachdb/errors/oserror", []string{"internal/journal", "internal/store", "internal/spool"},
 		"tells the errors of Pebble's file systems apart"},
@@ -89,6 +91,9 @@ var libraries = []library{
 	{"github.com/prometheus/client_golang/prometheus/promhttp", []string{"internal/httpapi", "internal/daemon"}, "metrics are shown in one place"},
 	{"github.com/prometheus/client_golang/prometheus/promauto", []string{}, "it registers with a global; a Registerer is passed in Options"},
 	{"github.com/prometheus/common", []string{"internal/daemon", "internal/httpapi"}, "metrics are shown in one place"},
+	{"github.com/caddyserver/certmagic", []string{"internal/certs"}, "it has globals of its own and logs in its own way; what it does is seen as certificates and findings alone"},
+	{"github.com/libdns", []string{"internal/certs"}, "they set the records of one kind of challenge"},
+	{"go.uber.org/zap", []string{"internal/certs"}, "the ACME library logs by it; all else logs by slog"},
 	{"golang.org/x/net/idna", []string{"smtp", "internal/dns"}, "there is one way from a domain as typed to a domain as asked for"},
 	{"golang.org/x/crypto/argon2", []string{"internal/submission/auth"}, "there is one way from a password to what is stored of it"},
 	{"golang.org/x/sys/unix", nil, ""},

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/godwit-mta/godwit/internal/strictfs"
 )
 
 // Keys in Pebble: user keys behind a letter, so that there is room for the store's own.
@@ -86,7 +88,7 @@ func (d *DB) openPebble() (*pebble.DB, error) {
 	err := d.guarded(func() error {
 		var err error
 		db, err = pebble.Open(o.Dir, &pebble.Options{
-			FS:                          strictFS{FS: o.FS, fail: d.fail},
+			FS:                          strictfs.New(o.FS, d.fail),
 			Cache:                       cache,
 			FormatMajorVersion:          pebble.FormatValueSeparation,
 			MemTableSize:                uint64(o.MemTableBytes),

@@ -1,4 +1,8 @@
-package store
+// Package strictfs is a file system for Pebble that holds rules which Pebble itself is lax about. What survives a crash
+// rests on them.
+//
+//	db, err := pebble.Open(dir, &pebble.Options{FS: strictfs.New(vfs.Default, fail)})
+package strictfs
 
 import (
 	"errors"
@@ -8,19 +12,23 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// strictFS holds rules that Pebble itself is lax about.
+// New returns a file system over another one.
 //
 // A failed sync is the end, of files and directories alike: it is never tried again, since the kernel may have
 // dropped the pages and would report success. Pebble does so for its log, tries tables again, and panics for
 // directories. It also panics, with its locks in disorder, when it cannot begin or end a log: that too, and any
-// failed write to a log, ends the store in an orderly way.
+// failed write to a log, ends the database in an orderly way.
 //
 // The names in a directory are durable before a marker that refers to one of them. Pebble syncs the directory once,
-// after both are made; a power cut before that may keep the marker without the manifest it names, and then the store
+// after both are made; a power cut before that may keep the marker without the manifest it names, and then the database
 // cannot be opened. File systems with an ordered journal do not do that, others may.
+//
+// fail is told of the end; it must not return, since Pebble would go on as if nothing had happened.
+func New(fs vfs.FS, fail func(error)) vfs.FS { return strictFS{FS: fs, fail: fail} }
+
 type strictFS struct {
 	vfs.FS
-	fail func(error) // does not return
+	fail func(error)
 }
 
 const (
@@ -60,7 +68,7 @@ func (fs strictFS) OpenDir(name string) (vfs.File, error) {
 // Unwrap returns the file system below.
 func (fs strictFS) Unwrap() vfs.FS { return fs.FS }
 
-// log ends the store if a log could not be made.
+// log ends the database if a log could not be made.
 func (fs strictFS) log(name string) func(vfs.File, error) (vfs.File, error) {
 	return func(f vfs.File, err error) (vfs.File, error) {
 		if err != nil && strings.HasSuffix(name, logSuffix) {
