@@ -43,6 +43,7 @@ type Pair struct {
 // Options describe a manager.
 type Options struct {
 	Pairs []Pair
+	ACME  *ACME // nil: none
 
 	// Poll is how often the files are looked at: 5 seconds by default, 10 at most.
 	Poll time.Duration
@@ -59,6 +60,7 @@ type Manager struct {
 	o       Options
 	log     *slog.Logger
 	metrics *metrics
+	acme    *acme // nil: none
 
 	mu struct {
 		sync.RWMutex
@@ -85,6 +87,11 @@ func New(o Options) (*Manager, error) {
 	}
 	if err := m.SetPairs(o.Pairs); err != nil {
 		return nil, err
+	}
+	if o.ACME != nil {
+		if m.acme, err = newACME(*o.ACME, o.Logger); err != nil {
+			return nil, fmt.Errorf("certs: %w", err)
+		}
 	}
 	return m, nil
 }
@@ -132,6 +139,11 @@ func (m *Manager) SetPairs(list []Pair) error {
 
 // Run watches the files, and keeps ACME's certificates fresh, until ctx is done.
 func (m *Manager) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if m.acme != nil {
+		wg.Go(func() { m.acme.run(ctx) })
+	}
 	poll := time.NewTicker(m.o.Poll)
 	defer poll.Stop()
 	rotate := time.NewTicker(ticketLife)
@@ -204,6 +216,11 @@ func (m *Manager) measure() {
 	for _, p := range m.pairs() {
 		m.metrics.expiry.WithLabelValues(p.files.Name).Set(float64(p.current.Load().Leaf.NotAfter.Unix()))
 	}
+	if m.acme != nil {
+		for _, c := range m.acme.certificates() {
+			m.metrics.expiry.WithLabelValues(c.name).Set(float64(c.expires.Unix()))
+		}
+	}
 }
 
 // Finding is something about a certificate that a person must look at.
@@ -229,6 +246,9 @@ func (m *Manager) Findings() []Finding {
 		if f, ok := s.broken(); ok {
 			list = append(list, f)
 		}
+	}
+	if m.acme != nil {
+		list = append(list, m.acme.findings()...)
 	}
 	return list
 }
@@ -268,6 +288,11 @@ func (m *Manager) certificate(hello *tls.ClientHelloInfo, name string) (*tls.Cer
 				return c, nil
 			}
 			first = cmp.Or(first, c)
+		}
+	}
+	if m.acme != nil && first == nil {
+		if c, err := m.acme.certificate(hello); err == nil {
+			return c, nil
 		}
 	}
 	if first != nil {

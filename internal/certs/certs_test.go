@@ -27,7 +27,10 @@ import (
 	"github.com/godwit-mta/godwit/smtp/smtptest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The ACME library's rate limiter never ends.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.(*RingBufferRateLimiter).loop"))
+}
 
 // files writes a self-signed pair for host over whatever was there.
 func files(t *testing.T, dir, name, host string, valid time.Duration) Pair {

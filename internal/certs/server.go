@@ -40,7 +40,7 @@ func (m *Manager) Config(o ServerOptions) (*tls.Config, error) {
 	if o.Certificate != "" && !slices.ContainsFunc(m.pairs(), func(p *pair) bool { return p.files.Name == o.Certificate }) {
 		return nil, fmt.Errorf("certs: listener %s: there is no certificate %q", o.Listener, o.Certificate)
 	}
-	if o.Certificate == "" && len(m.pairs()) == 0 {
+	if o.Certificate == "" && len(m.pairs()) == 0 && m.acme == nil {
 		return nil, fmt.Errorf("certs: listener %s: there is no certificate", o.Listener)
 	}
 	if _, err := s.refresh(true); err != nil {
