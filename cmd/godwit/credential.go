@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/godwit-mta/godwit/api"
 	"github.com/godwit-mta/godwit/internal/config"
@@ -408,16 +409,17 @@ Lists are replaced whole: --sender and --domain together are the new senders.`,
 		Args:              exactly("NAME"),
 		ValidArgsFunction: a.completeCredential,
 		RunE: func(c *cobra.Command, args []string) error {
-			if c.Flags().NFlag() == 0 {
+			if !changesAny(c) {
 				return usagef("say what to change\nSee \"%s --help\"", c.CommandPath())
 			}
 			changed := c.Flags().Changed
 			if changed("domain") || changed("sender") || anySender {
-				list := append(f.domains, f.senders...)
+				list := append(append([]string{}, f.domains...), f.senders...) // an empty list is not "as it was"
 				ch.Senders, ch.AssignDomains = &list, len(f.domains) > 0
 			}
 			if changed("network") || anyNetwork {
-				ch.Networks = &f.networks
+				list := append([]string{}, f.networks...)
+				ch.Networks = &list
 			}
 			if changed("scope") {
 				ch.Scopes = &f.scopes
@@ -471,6 +473,13 @@ Lists are replaced whole: --sender and --domain together are the new senders.`,
 	c.MarkFlagsMutuallyExclusive("disable", "enable")
 	c.MarkFlagsMutuallyExclusive("expires", "never-expires")
 	return c
+}
+
+// changesAny reports whether a flag of the command's own is given, besides those that say which server is meant.
+func changesAny(c *cobra.Command) bool {
+	given := false
+	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { given = given || f.Changed })
+	return given
 }
 
 func (a *app) credentialRotateCommand() *cobra.Command {

@@ -52,6 +52,8 @@ func TestMain(m *testing.M) {
 //	until STATUS COMMAND...    repeats a command until it ends with this status
 //	signal NAME SIGNAL         sends INT, TERM, HUP or USR1
 //	ended NAME STATUS          waits until the process has ended with this status
+//	login SERVER NAME SECRET SENDER CODE...
+//	                           logs in by AUTH PLAIN and, if let in, begins mail from SENDER; the codes are the replies'
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -74,7 +76,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": cmdExits, "keys": cmdKeys, "json": cmdJSON, "fill": cmdFill, "spawn": cmdSpawn, "await": cmdAwait,
-			"until": cmdUntil, "signal": cmdSignal, "ended": cmdEnded,
+			"until": cmdUntil, "signal": cmdSignal, "ended": cmdEnded, "login": cmdLogin,
 		},
 	})
 }

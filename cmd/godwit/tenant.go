@@ -141,7 +141,7 @@ func (a *app) tenantUpdateCommand() *cobra.Command {
 		ValidArgsFunction: a.completeTenant,
 		RunE: func(c *cobra.Command, args []string) error {
 			var ch api.TenantChange
-			if c.Flags().NFlag() == 0 {
+			if !changesAny(c) {
 				return usagef("say what to change\nSee \"%s --help\"", c.CommandPath())
 			}
 			if disable || enable {

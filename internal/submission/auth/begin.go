@@ -323,11 +323,13 @@ func (a *attempt) key(authzid, authcid, key string) error {
 	if record != nil && a.login == anyLogin {
 		a.login = record.Login
 	}
+	if record == nil || record.Kind != Key || record.Login != a.login || authzid != "" && loginForm(authzid) != a.login {
+		a.entry, record = nil, nil // whoever knows a key's id does not count as at home where its owner is
+	}
 	if err := a.budget(); err != nil {
 		return err
 	}
-	switch {
-	case record == nil || record.Kind != Key || record.Login != a.login || authzid != "" && loginForm(authzid) != a.login:
+	if record == nil {
 		a.outcome = outcomeUnknown
 		return sasl.ErrFailed
 	}
