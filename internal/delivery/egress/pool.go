@@ -40,7 +40,7 @@ type PoolOptions struct {
 	BackupAge       time.Duration // the same for sessions to hosts that are second choice; 1 min
 	MaxTransactions int           // per session; 100
 	Max             int           // idle sessions in all; 2,000
-	MaxPerPath      int           // idle sessions per path; 50
+	MaxPerPath      int           // idle sessions per path for more than a few seconds; 50
 
 	Registerer prometheus.Registerer // nil registers nothing
 }
@@ -98,6 +98,13 @@ func NewSession(c *smtpclient.Conn, path Path, target Target, backup bool) *Sess
 // and the look would be a tenth of what a message costs. One that was closed meanwhile shows it under the transaction,
 // and whoever uses it must be ready for that in any case.
 const unchecked = 50 * time.Millisecond
+
+// Many domains of one site make for many attempts over one path, whose sessions come back and are taken again within
+// milliseconds. A path may have burst times MaxPerPath idle sessions; those that have idled for lull are too many.
+const (
+	burst = 10
+	lull  = time.Second
+)
 
 // Take returns the session of the path that was used last and still stands, or nil if there is none. Those found closed
 // are dropped.
@@ -159,7 +166,7 @@ func (p *Pool) push(s *Session, now time.Time) (dropped *Session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	list := p.mu.paths[s.Path]
-	if !p.mu.open || len(list) >= p.o.MaxPerPath {
+	if !p.mu.open || len(list) >= p.o.MaxPerPath && (len(list) >= burst*p.o.MaxPerPath || p.mu.n >= p.o.Max) {
 		return s
 	}
 	if p.mu.n >= p.o.Max {
@@ -308,6 +315,9 @@ func (p *Pool) sweep(now time.Time) {
 		}
 		p.part(s)
 	}
+	for _, s := range p.surplus(now) {
+		p.part(s)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for path, list := range p.mu.paths {
@@ -315,6 +325,20 @@ func (p *Pool) sweep(now time.Time) {
 			delete(p.mu.paths, path)
 		}
 	}
+}
+
+// surplus takes out what paths have beyond their bound since a lull.
+func (p *Pool) surplus(now time.Time) (all []*Session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for path := range p.mu.paths {
+		for len(p.mu.paths[path]) > p.o.MaxPerPath && now.Sub(p.mu.paths[path][0].idle) >= lull {
+			s := p.mu.paths[path][0]
+			p.removeLocked(s)
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 func (p *Pool) oldest(now time.Time) *Session {

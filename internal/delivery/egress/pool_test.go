@@ -219,6 +219,31 @@ func TestPoolLimits(t *testing.T) {
 			y.stop()
 		})
 	})
+	t.Run("burst", func(t *testing.T) { // many come back at once, and are kept for a moment
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			y := newYard(t, PoolOptions{MaxPerPath: 2}, smtptest.Script{})
+			for range burst*2 + 3 {
+				y.p.Put(y.open("x", false))
+			}
+			if y.p.Len() != burst*2 {
+				t.Errorf("%d kept, want %d", y.p.Len(), burst*2)
+			}
+			latest := y.open("x", false)
+			if s := y.p.Take(Path{Site: "x"}); s == nil {
+				t.Error("none to take")
+			} else {
+				_ = s.Close()
+			}
+			y.p.Put(latest)
+			time.Sleep(5 * time.Second) // a sweep comes by
+			if y.p.Len() != 2 || y.p.Take(Path{Site: "x"}) != latest {
+				t.Errorf("%d kept after a while, want the latest 2", y.p.Len())
+			}
+			_ = latest.Close()
+			y.stop()
+		})
+	})
 	t.Run("same-path-at-the-bound", func(t *testing.T) { // the oldest of all may be of the path that is put to
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
