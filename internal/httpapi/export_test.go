@@ -6,7 +6,8 @@ func Routes(o Options) (list []struct {
 	Role    Role
 	Tenants bool
 }) {
-	for _, t := range (&handler{server: o.Server, auditor: o.Auditor, directory: o.Directory}).routes() {
+	h := &handler{server: o.Server, auditor: o.Auditor, directory: o.Directory, limits: o.Limits, doctor: o.Doctor}
+	for _, t := range h.routes() {
 		list = append(list, struct {
 			Pattern string
 			Role    Role

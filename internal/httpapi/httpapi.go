@@ -210,6 +210,9 @@ func (h *handler) act(c *call) (any, error) {
 	if a.Selection.Tenant, err = c.tenant(a.Selection.Tenant); err != nil {
 		return nil, err
 	}
+	if c.Caller.Tenant != "" {
+		a.Selection.All = false // all there is for it is that of its tenant, which is selected now
+	}
 	entry := c.Caller.Act("queue."+string(a.Verb), targetOf(a.Selection))
 	entry.After = a
 	var out api.ActionResult
