@@ -34,8 +34,11 @@ func (d *Daemon) openDoor(ctx context.Context, cfg *config.Config, r *running) (
 	f := &frontDoor{}
 	var err error
 	if usesTLS(cfg) {
-		f.certs, err = certs.New(certs.Options{Pairs: pairs(cfg), Logger: d.log, Registerer: d.metrics})
-		if err != nil {
+		o := certs.Options{Pairs: pairs(cfg), Logger: d.log, Registerer: d.metrics}
+		if o.ACME, err = acme(cfg, d.store); err != nil {
+			return nil, err
+		}
+		if f.certs, err = certs.New(o); err != nil {
 			return nil, fmt.Errorf("certificates: %w", err)
 		}
 	}
