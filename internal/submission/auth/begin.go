@@ -254,11 +254,9 @@ func (a *attempt) password(ctx context.Context, authzid, authcid, password strin
 	if a.entry != nil {
 		record = a.entry.current.Load()
 	}
-	if record != nil {
-		if id, ok := a.d.known.find(record, a.login, password); ok {
-			a.outcome = outcomeCached
-			return a.admit(record, id)
-		}
+	if id, ok := a.d.known.find(record, a.login, password); ok && record != nil { // asked of nobody too, for the time it takes
+		a.outcome = outcomeCached
+		return a.admit(record, id)
 	}
 	if !a.home && a.d.guard.crowded() {
 		a.outcome = outcomeGlobalOver

@@ -57,6 +57,23 @@ func (w *world) open(edit ...func(*auth.Options)) {
 	}
 }
 
+// newBench makes a Directory for a benchmark.
+func newBench(b *testing.B, edit func(*auth.Options)) *auth.Directory {
+	b.Helper()
+	s, err := store.Open(store.Options{Dir: "store", FS: vfs.NewMem()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.Close() })
+	o := auth.Options{Store: s, Hostname: "mta1.example.com"}
+	edit(&o)
+	d, err := auth.New(o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return d
+}
+
 func (w *world) create(n auth.NewCredential) auth.Created {
 	w.t.Helper()
 	if n.Tenant == "" {
