@@ -34,7 +34,8 @@ func runDiskFull(ctx context.Context, t *Trial) (_ *Verdict, err error) {
 	inside, outside := d.data()
 	o := setting{
 		binary: t.Binary, dir: t.Dir, seed: t.Seed, data: inside, seen: outside, prefix: d.prefix(), down: true, pending: -1,
-		profile: true, config: serverConfig{retry: "[2s]", more: "memory: {bodies: 32MiB}\n"},
+		profile: true, calm: 15 * time.Second, // a report that found no room is tried again after 10 s
+		config: serverConfig{retry: "[10s]"},
 	}
 	return perform(ctx, o, func(ctx context.Context, s *stage) error {
 		s.v.checks(Row)

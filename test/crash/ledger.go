@@ -120,6 +120,13 @@ func (l *ledger) add(lines ...any) {
 	}
 }
 
+// restart drops what the ledger has.
+func (l *ledger) restart() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.file.Truncate(0) // lines are appended
+}
+
 func (l *ledger) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

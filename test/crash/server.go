@@ -249,6 +249,28 @@ func (l *serverLog) add(line []byte, complaint bool) {
 	l.complaints = append(l.complaints, string(line))
 }
 
+// size returns how many octets were logged so far.
+func (l *serverLog) size() (int64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	info, err := l.file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// since returns what was logged after the first so many octets.
+func (l *serverLog) since(octets int64) (string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p, err := os.ReadFile(l.file.Name())
+	if err != nil {
+		return "", err
+	}
+	return string(p[min(octets, int64(len(p))):]), nil
+}
+
 // tail returns the last complaints of the server, to stand below an error.
 func (l *serverLog) tail() string {
 	if l == nil {

@@ -91,7 +91,9 @@ type shaper struct {
 	next int
 	text *text
 
-	largest int // octets of a message
+	largest int  // octets of a message
+	plain   bool // nothing is to be refused or broken off
+	sites   []string
 }
 
 // sites are the domains that recipients have, by how often.
@@ -104,6 +106,7 @@ func (s *shaper) plan() *plan {
 	p := &plan{submission: submission{Token: fmt.Sprintf("%s.%d@%s", s.name, s.next, homeDomain)}}
 	s.next++
 	switch n := s.rand.IntN(100); {
+	case s.plain:
 	case n < 3:
 		p.fate = reset
 	case n < 7:
@@ -122,7 +125,7 @@ func (s *shaper) plan() *plan {
 	p.Doomed = p.fate == oversize || p.fate == loop
 	p.Silent = s.rand.IntN(10) == 0
 	p.To = s.recipients()
-	if s.rand.IntN(20) == 0 {
+	if !s.plain && s.rand.IntN(20) == 0 {
 		p.bad = []string{"someone@bad..example"}
 	}
 	p.content = s.content(p)
@@ -143,7 +146,7 @@ func (s *shaper) recipients() []string {
 	}
 	to := make([]string, n)
 	for i := range to {
-		site := sites[s.rand.IntN(len(sites))]
+		site := s.sites[s.rand.IntN(len(s.sites))]
 		who := "user"
 		if site == "users.example" && s.rand.IntN(2) == 0 {
 			who = "nobody"

@@ -25,13 +25,16 @@ type setting struct {
 
 	prefix  []string // stands in front of the server's command line
 	config  serverConfig
-	down    bool // mailbox providers take nothing until world.setDown(false)
-	profile bool // the server serves profiles, so that G-1 can be looked at
+	down    bool     // mailbox providers take nothing until world.setDown(false)
+	profile bool     // the server serves profiles, so that G-1 can be looked at
+	plain   bool     // all that is submitted is fine
+	sites   []string // domains of recipients; default: all of them
 
 	submitters int           // sessions that submit at once; default 16
 	largest    int           // octets of a message; default 200 KiB
 	pending    int64         // recipients acknowledged and not delivered at which submitters wait; default 3,000, negative: never
 	drain      time.Duration // how long the queue may take to become empty at the end; default 90 s
+	calm       time.Duration // how long it must be empty: a report may still have to be made; default 1 s
 }
 
 func (o setting) filled() setting {
@@ -49,6 +52,12 @@ func (o setting) filled() setting {
 	}
 	if o.pending == 0 {
 		o.pending = mostPending
+	}
+	if len(o.sites) == 0 {
+		o.sites = sites
+	}
+	if o.calm == 0 {
+		o.calm = time.Second
 	}
 	if o.drain == 0 {
 		o.drain = 90 * time.Second
@@ -187,7 +196,7 @@ func (s *stage) addSubmitters(n int) {
 		i := s.names
 		s.names++
 		sub := &submitter{door: s.door, ledger: s.submit, rand: rand.New(rand.NewPCG(s.o.seed, uint64(100+i)))}
-		sub.shaper = &shaper{rand: sub.rand, name: strconv.Itoa(i), text: s.text, largest: s.o.largest}
+		sub.shaper = &shaper{rand: sub.rand, name: strconv.Itoa(i), text: s.text, largest: s.o.largest, plain: s.o.plain, sites: s.o.sites}
 		s.submitters.Go(func() { sub.run(s.submitCtx) })
 	}
 }
@@ -316,7 +325,7 @@ func (s *stage) drain(ctx context.Context, p *process) error {
 	client := s.client()
 	defer client.Close()
 	deadline := time.Now().Add(s.o.drain)
-	for empty := 0; ; {
+	for empty := time.Now(); ; {
 		var err error
 		if s.stats, err = client.SpoolStats(ctx); err != nil {
 			return fmt.Errorf("drain: %w", err)
@@ -325,10 +334,10 @@ func (s *stage) drain(ctx context.Context, p *process) error {
 		if err != nil {
 			return fmt.Errorf("drain: %w", err)
 		}
-		if empty++; s.stats.Queued > 0 {
-			empty = 0
+		if s.stats.Queued > 0 {
+			empty = time.Now()
 		}
-		if empty == 20 { // a report may still have followed the last failure
+		if time.Since(empty) >= s.o.calm {
 			return nil
 		}
 		if time.Now().After(deadline) {

@@ -29,6 +29,11 @@ func storageScenarios() []Scenario {
 			Quick: "4 lives", Full: "16 lives",
 		},
 		{
+			ID: "L-6", Run: runDamage,
+			About: "each kind of file in the data directory is damaged while mail is queued: bits, holes, cuts, files gone",
+			Quick: "1,500 queued, 22 kinds of damage", Full: "10,000 queued, 22 kinds of damage",
+		},
+		{
 			ID: "L-7", Run: runSlowSyncs,
 			About: "syncs take 200 ms, then 2 s, then one stands still",
 			Quick: "128 sessions, a stall of 6 s", Full: "256 sessions, a stall of 60 s",
@@ -37,6 +42,11 @@ func storageScenarios() []Scenario {
 			ID: "L-8", CI: true, Run: runStop,
 			About: "SIGTERM under load, starts from another file in turn, as an upgrade does, a second SIGTERM",
 			Quick: "3 stops", Full: "12 stops",
+		},
+		{
+			ID: "M-3", Run: runMemory,
+			About: "messages of 25 MB, all at once, in a control group with 512 MB of memory",
+			Quick: "60 messages", Full: "200 messages",
 		},
 	}
 }

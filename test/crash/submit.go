@@ -329,9 +329,15 @@ func (p *plan) conclude(c *session, end submission) (submission, error) {
 	end.Code, end.Enhanced = r.code, r.enhanced()
 	if end.Outcome = refused; r.code == 250 {
 		end.Outcome = accepted
-		_, end.Message, _ = strings.Cut(r.text, "queued as ")
+		end.Message = queuedAs(r)
 	}
 	return end, nil
+}
+
+// queuedAs returns the id that a 250 tells.
+func queuedAs(r reply) string {
+	_, id, _ := strings.Cut(r.text, "queued as ")
+	return id
 }
 
 // pause waits, and reports false if ctx ended.
