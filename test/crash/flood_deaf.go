@@ -37,8 +37,13 @@ func runDeaf(ctx context.Context, t *Trial) (*Verdict, error) {
 			return []string{fmt.Sprintf("user@deaf%d.example", i)}
 		}})
 		mail := r.traffic(ctx, "beside", 200)
-		cut, left := r.deafClients(ctx, deaf, limit)
+		var cut time.Duration
+		var left int
+		var clients sync.WaitGroup
+		clients.Go(func() { cut, left = r.deafClients(ctx, deaf, limit) })
+		pause(ctx, limit*2/3) // all of them are waited for now
 		during, err := r.p.use(ctx)
+		clients.Wait()
 		if err != nil {
 			return err
 		}
@@ -73,10 +78,13 @@ func runDeaf(ctx context.Context, t *Trial) (*Verdict, error) {
 
 // deafClients opens sessions that ask and ask and never read. It returns when the last was cut, and how many were not.
 func (r *rig) deafClients(ctx context.Context, n int, limit time.Duration) (last time.Duration, left int) {
+	// Some 15 MB of replies, which is more than the system keeps for a connection.
+	all := []byte("EHLO deaf.example\r\n" + strings.Repeat("MAIL FROM:<a@home.example>\r\n"+
+		strings.Repeat("RCPT TO:<user@good.example>\r\n", 5000)+"RSET\r\n", 90))
 	var mu sync.Mutex
-	var all sync.WaitGroup
+	var clients sync.WaitGroup
 	for range n {
-		all.Go(func() {
+		clients.Go(func() {
 			d := net.Dialer{Timeout: patience, Control: func(_, _ string, raw syscall.RawConn) error {
 				return raw.Control(func(fd uintptr) { // what does not fit here stays with the server
 					_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10)
@@ -87,8 +95,7 @@ func (r *rig) deafClients(ctx context.Context, n int, limit time.Duration) (last
 				return
 			}
 			defer nc.Close()
-			question := []byte("EHLO deaf.example\r\n" + strings.Repeat("MAIL FROM:<a@home.example>\r\n"+
-				strings.Repeat("RCPT TO:<user@good.example>\r\n", 900)+"RSET\r\n", 90)) // 2 MB of replies
+			question := all
 			began, blocked := time.Now(), time.Time{}
 			for time.Since(began) < 10*limit && len(question) > 0 {
 				_ = nc.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
@@ -114,6 +121,6 @@ func (r *rig) deafClients(ctx context.Context, n int, limit time.Duration) (last
 			left++
 		})
 	}
-	all.Wait()
+	clients.Wait()
 	return last, left
 }

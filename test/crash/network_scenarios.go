@@ -49,6 +49,11 @@ func networkScenarios() []Scenario {
 			Quick: "2,000 messages for 20 healthy sites, 200 for 5 limited ones", Full: "20,000 and 1,000",
 		},
 		{
+			ID: "R-3", CI: true, Run: runActs,
+			About: "kill -9 right after each act of an operator: hold, release, retry",
+			Quick: "4 kills", Full: "4 kills",
+		},
+		{
 			ID: "N-1", Run: runNames,
 			About: "DNS is dead, loses half, fails, or is slow, for names that no cache knows",
 			Quick: "3 s of each at 200 messages a second", Full: "8 s of each at 500",
