@@ -79,6 +79,16 @@ func (d *decoder) fail() {
 }
 
 func (d *decoder) uint() uint64 {
+	if d.s != "" && d.s[0] < 0x80 { // lengths, nearly always
+		n := d.s[0]
+		d.s = d.s[1:]
+		return uint64(n)
+	}
+	return d.long()
+}
+
+// long reads a number of any length.
+func (d *decoder) long() uint64 {
 	var n uint64
 	for i := 0; i < len(d.s); i++ {
 		c := d.s[i]
