@@ -121,8 +121,6 @@ func mustMeet(t *testing.T, server, client *tls.Config) tls.ConnectionState {
 	return state
 }
 
-func serial(c tls.ConnectionState) string { return c.PeerCertificates[0].SerialNumber.String() }
-
 func TestVersionsAndSuites(t *testing.T) {
 	t.Parallel()
 	p := files(t, t.TempDir(), "main", "mx.example.org", time.Hour)

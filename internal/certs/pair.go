@@ -65,10 +65,10 @@ func (t *trouble) set(err error) (news bool) {
 	return news
 }
 
-func (t *trouble) get() (error, time.Time) {
+func (t *trouble) get() (since time.Time, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.err, t.since
+	return t.since, t.err
 }
 
 func openPair(files Pair) (*pair, error) {
@@ -95,7 +95,7 @@ func (p *pair) look() bool {
 // is new.
 func (p *pair) refresh(all bool) (changed bool, err error) {
 	if !p.look() && !all {
-		err, _ := p.trouble.get()
+		_, err := p.trouble.get()
 		return false, err
 	}
 	cert, sum, err := loadPair(p.files)
@@ -161,7 +161,7 @@ func loadPair(files Pair) (*tls.Certificate, [sha256.Size]byte, error) {
 }
 
 func (p *pair) broken() (Finding, bool) {
-	err, since := p.trouble.get()
+	since, err := p.trouble.get()
 	if err == nil {
 		return Finding{}, false
 	}

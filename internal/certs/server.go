@@ -102,7 +102,7 @@ func (s *server) refresh(all bool) (changed bool, err error) {
 		same := now.same(s.seen)
 		s.seen = now
 		if same && !all {
-			err, _ := s.trouble.get()
+			_, err := s.trouble.get()
 			return false, err
 		}
 		if next.ClientCAs, err = loadPool(s.o.ClientCAs); err != nil {
@@ -136,7 +136,7 @@ func newTicketKey() (key [32]byte) {
 }
 
 func (s *server) broken() (Finding, bool) {
-	err, since := s.trouble.get()
+	since, err := s.trouble.get()
 	if err == nil {
 		return Finding{}, false
 	}

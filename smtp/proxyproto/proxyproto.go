@@ -158,7 +158,7 @@ func parseAddrPort(address, port string, v4 bool) (netip.AddrPort, error) {
 // Commands and families of version 2 (2.2).
 const (
 	version2     = 0x20
-	commandLocal = version2 | 0
+	commandLocal = version2
 	commandProxy = version2 | 1
 
 	familyNone = 0x00

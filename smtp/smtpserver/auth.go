@@ -123,7 +123,7 @@ func (s *session) auth(ctx context.Context, args []byte) ending {
 		}
 		return s.failAuth(authRefused, refusal)
 	}
-	err, e := s.exchange(ctx, server, initial, hasInitial)
+	e, err := s.exchange(ctx, server, initial, hasInitial)
 	r := a.AuthDone(ctx, name, err)
 	if e != goOn {
 		return e
@@ -144,29 +144,29 @@ func mechanismName(s string) bool {
 }
 
 // exchange passes challenges and responses on. e is not goOn if the session has ended meanwhile.
-func (s *session) exchange(ctx context.Context, server sasl.Server, initial []byte, hasInitial bool) (err error, e ending) {
+func (s *session) exchange(ctx context.Context, server sasl.Server, initial []byte, hasInitial bool) (e ending, err error) {
 	var response []byte // nil only if there is no initial response
 	if hasInitial {
 		if response, err = decodeInitial(initial); err != nil {
-			return err, goOn
+			return goOn, err
 		}
 	}
 	for {
 		challenge, done, err := server.Next(ctx, response)
 		if err != nil || done {
-			return err, goOn
+			return goOn, err
 		}
 		line, e := s.ask(ctx, challenge)
 		switch {
 		case e != goOn:
-			return fmt.Errorf("session ended: %s", farewells[e].word), e
+			return e, fmt.Errorf("session ended: %s", farewells[e].word)
 		case line == nil:
-			return errTooLong, goOn
+			return goOn, errTooLong
 		case string(line) == "*":
-			return errCancelled, goOn
+			return goOn, errCancelled
 		}
 		if response, err = decodeResponse(line); err != nil {
-			return err, goOn
+			return goOn, err
 		}
 	}
 }

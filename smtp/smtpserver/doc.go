@@ -17,6 +17,14 @@
 // either end the data. After the final reply to DATA or to the last BDAT the envelope is empty, whatever that reply
 // was.
 //
+// # Who comes in
+//
+// Before the greeting stand the header of a listed proxy (package proxyproto), the networks that may connect, and TLS if
+// it is implicit. STARTTLS (RFC 3207) forgets all that was said before it, and octets that were sent behind it in the clear
+// end the session. A backend's session that is an [Authenticator] lets clients log in by the mechanisms of package sasl
+// (RFC 4954); one that is a [Securer] is told of TLS. Peers that are listed may say by XCLIENT for whom they speak, and the
+// session then begins again. What [Peer] says of a client is what was proven or believed so far, and of whom.
+//
 // # Bytes
 //
 // The body is read from the connection straight into the pooled pieces of an [smtp.Body], examined there once, and lent
@@ -29,5 +37,6 @@
 // timers of package time, so a server on net.Pipe runs in the fake time of testing/synctest.
 //
 // Extensions: PIPELINING (RFC 2920), SIZE (RFC 1870), 8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531), ENHANCEDSTATUSCODES
-// (RFC 2034), DSN (RFC 3461), CHUNKING (RFC 3030, without BINARYMIME), LIMITS (RFC 9422).
+// (RFC 2034), DSN (RFC 3461), CHUNKING (RFC 3030, without BINARYMIME), LIMITS (RFC 9422), STARTTLS (RFC 3207), AUTH
+// (RFC 4954), XCLIENT and XFORWARD (Postfix).
 package smtpserver

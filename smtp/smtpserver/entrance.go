@@ -73,13 +73,22 @@ func (s *session) enter(context.Context) ending {
 		}
 	}
 	s.trusted = inNetworks(s.server.options.XClient, s.peer.Remote.Addr())
-	if !s.server.access.Load().permits(s.peer.Remote.Addr()) {
+	if !s.permitted() {
 		return endDenied
 	}
 	if s.server.options.ImplicitTLS {
 		return s.handshake()
 	}
 	return goOn
+}
+
+// permitted asks whether the client may be here.
+func (s *session) permitted() bool {
+	if s.server.access.Load().permits(s.peer.Remote.Addr()) {
+		return true
+	}
+	s.server.noteRefusal(s.peer.Remote.Addr(), replyDenied)
+	return false
 }
 
 // readProxy reads the header that a proxy owes us. It is read to its last octet and not further: what follows may be

@@ -114,7 +114,7 @@ var farewells = [endings]struct {
 	endEarly:        {"early", slog.LevelInfo, say(554, 5, 0, "Client talks before the greeting")},
 	endForeign:      {"foreign", slog.LevelInfo, say(554, 5, 0, "This is an SMTP server")},
 	endProxy:        {"proxy", slog.LevelInfo, smtp.Reply{}},
-	endDenied:       {"denied", slog.LevelInfo, replyDenied},
+	endDenied:       {"denied", slog.LevelDebug, replyDenied},
 	endInjected:     {"injected", slog.LevelWarn, say(554, 5, 0, "Nothing may follow STARTTLS before the handshake")},
 	endHandshake:    {"handshake", slog.LevelInfo, smtp.Reply{}},
 	endTLSBusy:      {"tls_busy", slog.LevelWarn, smtp.Reply{}},

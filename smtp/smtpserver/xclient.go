@@ -135,7 +135,7 @@ func (s *session) xclient(ctx context.Context, args []byte) ending {
 	if s.debug {
 		s.log.Debug("session is for another client", "client", remote.String(), "via", via.String())
 	}
-	if !s.server.access.Load().permits(remote.Addr()) {
+	if !s.permitted() {
 		return endDenied
 	}
 	return s.greet(ctx)
