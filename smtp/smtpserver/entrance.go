@@ -77,7 +77,7 @@ func (s *session) enter(context.Context) ending {
 		return endDenied
 	}
 	if s.server.options.ImplicitTLS {
-		return s.handshake()
+		return s.implicitTLS()
 	}
 	return goOn
 }

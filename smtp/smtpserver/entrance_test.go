@@ -2,6 +2,7 @@ package smtpserver
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/netip"
@@ -411,4 +412,28 @@ func TestXClientBehindProxy(t *testing.T) {
 	c.want("220")
 	c.do("EHLO x => 250", "XCLIENT ADDR=127.0.0.1 => 500")
 	c.quit()
+}
+
+// TestXClientCertificate: who speaks for another does not lend it its certificate.
+func TestXClientCertificate(t *testing.T) {
+	t.Parallel()
+	b := &seenPeers{backend: &backend{}}
+	config := serverTLS(t)
+	config.ClientAuth = tls.RequireAnyClientCert
+	c := dialFrom(t, newTestServer(t, b, func(o *Options) {
+		trusting(o)
+		o.TLS, o.ImplicitTLS = config, true
+	}), "10.0.0.7:4000")
+	mine := clientTLS(t)
+	mine.Certificates = config.Certificates
+	c.secure(mine)
+	c.want("220")
+	c.do("XCLIENT ADDR=192.0.2.1 => 220")
+	c.quit()
+	if n := len(b.seen[0].TLS.PeerCertificates); n != 1 {
+		t.Errorf("%d certificates of the peer itself", n)
+	}
+	if p := b.seen[1]; p.TLS == nil || len(p.TLS.PeerCertificates) != 0 {
+		t.Errorf("the client has a certificate: %+v", p)
+	}
 }

@@ -89,7 +89,7 @@ type Limits struct {
 	// HandshakeTimeout is for a TLS handshake (30 s). While more than three quarters of Handshakes are under way it is at
 	// most 5 s.
 	HandshakeTimeout time.Duration
-	Handshakes       int // TLS handshakes at once; beyond, 454 4.7.0, or closed if TLS is implicit (1,000)
+	Handshakes       int // TLS handshakes at once, a quarter for one client; beyond, 454 4.7.0, or closed if TLS is implicit (1,000)
 
 	// Sessions is how many may be open at once; beyond, 421 4.3.2 (20,000). While more than three quarters of them are,
 	// waits are a tenth of the timeouts, but at least 10 s.

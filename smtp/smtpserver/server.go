@@ -28,7 +28,7 @@ type Server struct {
 	gate     gate
 	refusing atomic.Int32 // connections being told that there are too many
 
-	handshakes atomic.Int64 // under way
+	handshakes gate // TLS handshakes under way
 	ids        ids
 
 	mu struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"net/netip"
 	"os"
 	"time"
 
@@ -34,10 +35,12 @@ func (s *session) startTLS(ctx context.Context, args []byte) ending {
 		return s.refuse(replySequence)
 	case len(s.in.buffered()) > 0:
 		return endInjected
-	case s.server.handshakes.Load() >= int64(s.terms.Handshakes):
-		s.server.metrics.unsecure[1].Inc()
+	}
+	client, ok := s.beginHandshake()
+	if !ok {
 		return s.excuse(replyTLSBusy)
 	}
+	defer s.server.handshakes.leave(client)
 	if e := s.reply(replyReadyForTLS); e != goOn {
 		return e
 	}
@@ -67,19 +70,33 @@ func (s *session) reject(r smtp.Reply) ending {
 	return e
 }
 
+// beginHandshake takes a place for a handshake, of which one client gets a quarter at most, so that it cannot keep all
+// others from TLS. The place is given back by leave.
+func (s *session) beginHandshake() (client netip.Addr, ok bool) {
+	client = clientOf(s.peer.Remote.Addr())
+	places := Limits{Sessions: s.terms.Handshakes, SessionsPerClient: max(1, s.terms.Handshakes/4)}
+	if _, ok = s.server.handshakes.enter(client, &places); !ok {
+		s.server.metrics.unsecure[1].Inc()
+	}
+	return client, ok
+}
+
+// implicitTLS is the handshake before the greeting.
+func (s *session) implicitTLS() ending {
+	client, ok := s.beginHandshake()
+	if !ok {
+		return endTLSBusy
+	}
+	defer s.server.handshakes.leave(client)
+	return s.handshake()
+}
+
 // handshake puts TLS over the connection. It runs in the session's goroutine; a drain wakes it as it wakes a session
 // that waits for a command.
 func (s *session) handshake() ending {
 	server := s.server
-	under := server.handshakes.Add(1)
-	defer server.handshakes.Add(-1)
-	limit := int64(s.terms.Handshakes)
-	if under > limit {
-		server.metrics.unsecure[1].Inc()
-		return endTLSBusy
-	}
 	d := s.terms.HandshakeTimeout
-	if 4*under > 3*limit {
+	if server.handshakes.crowded(s.terms.Handshakes) {
 		d = min(d, crowdedHandshake)
 	}
 	until := time.Now().Add(d)

@@ -395,6 +395,42 @@ func TestHandshakeCap(t *testing.T) {
 	})
 }
 
+// TestHandshakeCapOfClient: one client gets a quarter of the places.
+func TestHandshakeCapOfClient(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestServer(t, &backend{}, func(o *Options) { o.TLS, o.ImplicitTLS, o.Limits.Handshakes = serverTLS(t), true, 8 })
+		for range 2 {
+			dialFrom(t, s, "192.0.2.1:1")
+		}
+		synctest.Wait()
+		if rest := dialFrom(t, s, "192.0.2.1:1").wantEnd(); rest != "" {
+			t.Errorf("answered %q", rest)
+		}
+		other := dialFrom(t, s, "192.0.2.2:1")
+		other.secure(clientTLS(t))
+		other.want("220")
+		other.quit()
+	})
+}
+
+// TestTLSDrain: a drain reaches a session that waits in TLS.
+func TestTLSDrain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestServer(t, &backend{}, withTLS(t))
+		c := dialBuffered(t, s)
+		c.want("220")
+		c.hello()
+		c.startTLS()
+		c.hello()
+		synctest.Wait()
+		go func() { _ = s.Shutdown(context.Background()) }()
+		c.want("421 4.3.2")
+		c.wantEnd()
+	})
+}
+
 // TestSecured: a session that is told of its TLS may end it.
 func TestSecured(t *testing.T) {
 	t.Parallel()

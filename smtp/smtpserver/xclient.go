@@ -3,6 +3,7 @@ package smtpserver
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -129,7 +130,7 @@ func (s *session) xclient(ctx context.Context, args []byte) ending {
 	}
 	s.closeBackend()
 	s.backend = nil
-	s.peer = Peer{Session: s.peer.Session, Remote: remote, Local: local, Via: via, TLS: s.peer.TLS, XClientLogin: login}
+	s.peer = Peer{Session: s.peer.Session, Remote: remote, Local: local, Via: via, TLS: withoutCertificates(s.peer.TLS), XClientLogin: login}
 	s.authenticated, s.offersAuth = false, false
 	s.clear(stateConnected)
 	if s.debug {
@@ -139,6 +140,17 @@ func (s *session) xclient(ctx context.Context, args []byte) ending {
 		return endDenied
 	}
 	return s.greet(ctx)
+}
+
+// withoutCertificates is the state of a connection whose certificate is that of the peer in between: the client that it
+// speaks for must not log in by it.
+func withoutCertificates(state *tls.ConnectionState) *tls.ConnectionState {
+	if state == nil {
+		return nil
+	}
+	bare := *state
+	bare.PeerCertificates, bare.VerifiedChains = nil, nil
+	return &bare
 }
 
 // xforward lets a trusted peer say where a message came from; only the log tells.
