@@ -114,8 +114,10 @@ func (r *running) start(ctx context.Context, p *parts) {
 	r.parts.deliver = p.start(ctx, "delivery", r.deliver.Run)
 	r.parts.queue = p.start(ctx, "queue", r.queue.Run)
 	r.door.start(ctx, p)
+	files := newDescriptors(fileLimit(), r.d.log)
 	for _, in := range r.d.inlets {
-		in.part = p.start(ctx, "listener "+in.name, func(ctx context.Context) error { return in.server.Serve(ctx, in.socket) })
+		socket := files.share(in.socket)
+		in.part = p.start(ctx, "listener "+in.name, func(ctx context.Context) error { return in.server.Serve(ctx, socket) })
 	}
 	r.check.part = p.start(ctx, "self-check", r.check.run)
 }
