@@ -70,6 +70,9 @@ func (p *argon2Params) String() string {
 func parsePHC(s string) (*argon2Params, error) {
 	bad := func(what string) (*argon2Params, error) { return nil, fmt.Errorf("password hash: %s", what) }
 	f := strings.Split(s, "$")
+	if strings.ContainsAny(s, "\r\n") { // which the decoder of base64 passes over
+		return bad("line end within")
+	}
 	if len(f) != 6 || f[0] != "" || f[1] != "argon2id" {
 		return bad("not of the form $argon2id$v=19$m=...,t=...,p=...$salt$hash")
 	}

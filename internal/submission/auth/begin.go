@@ -287,9 +287,16 @@ func (a *attempt) hash(ctx context.Context, record *credentialRecord, password s
 		a.outcome = outcomeBusy
 		return "", sasl.ErrTemporary
 	}
-	defer a.d.gate.leave()
 	begin := time.Now()
-	defer func() { a.d.metrics.hash.Observe(time.Since(begin).Seconds()) }()
+	defer func() {
+		took := time.Since(begin)
+		a.d.metrics.hash.Observe(took.Seconds())
+		if secret == "" && !a.home {
+			a.d.gate.rest(took)
+			return
+		}
+		a.d.gate.leave()
+	}()
 	if len(password) > maxPassword {
 		password = password[:maxPassword] + "\x00" // no password has that form
 	}

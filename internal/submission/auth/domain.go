@@ -318,7 +318,7 @@ func (d *Directory) recheckDomains(ctx context.Context) {
 	if d.o.Resolver == nil {
 		return
 	}
-	tick := time.NewTicker(max(d.o.RecheckInterval/24, time.Second))
+	tick := time.NewTicker(max(d.o.RecheckInterval/24, time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {

@@ -74,6 +74,12 @@ func (g *gate) leave() {
 	g.free++
 }
 
+// rest leaves after a pause, so that a flood of failures has half of a hasher at most and what it leaves to be collected
+// does not slow down everybody else.
+func (g *gate) rest(pause time.Duration) {
+	time.AfterFunc(min(pause, time.Second), g.leave)
+}
+
 func (g *gate) waiting() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()

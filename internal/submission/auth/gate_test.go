@@ -64,5 +64,10 @@ func TestGate(t *testing.T) {
 		if !g.enter(t.Context(), false) {
 			t.Error("a turn was lost")
 		}
+		g.rest(300 * time.Millisecond)
+		begin = time.Now()
+		if !g.enter(t.Context(), false) || time.Since(begin) != 300*time.Millisecond {
+			t.Errorf("a pause of %v", time.Since(begin))
+		}
 	})
 }

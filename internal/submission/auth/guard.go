@@ -30,7 +30,7 @@ type Budgets struct {
 	Address Budget // of an address or IPv6 /64: 10 in 10 min, 10 min, 24 h
 	Account Budget // of a name, from addresses where it is not at home: 30 in 10 min, 10 min, 1 h
 	Home    Budget // of a name from one address where it is at home: 30 in 10 min, 5 min, 15 min
-	Global  Budget // of the server, not counting addresses at home: 300 in 1 min; no ban, attempts wait for the rate
+	Global  Budget // of the server, not counting addresses at home: 100 in 20 s; no ban, only names at home come in meanwhile
 	// AtHome is how long an address counts as a name's home after a success; 30 days.
 	AtHome time.Duration
 	// Subjects bounds the addresses and names that are remembered, each; 65,536.
@@ -47,7 +47,7 @@ func (b Budgets) filled() (Budgets, error) {
 	ok := fill(&b.Address, Budget{10, 10 * time.Minute, 10 * time.Minute, 24 * time.Hour})
 	ok = fill(&b.Account, Budget{30, 10 * time.Minute, 10 * time.Minute, time.Hour}) && ok
 	ok = fill(&b.Home, Budget{30, 10 * time.Minute, 5 * time.Minute, 15 * time.Minute}) && ok
-	ok = fill(&b.Global, Budget{Failures: 300, Window: time.Minute}) && ok
+	ok = fill(&b.Global, Budget{Failures: 100, Window: 20 * time.Second}) && ok
 	if b.AtHome == 0 {
 		b.AtHome = 30 * 24 * time.Hour
 	}
@@ -142,7 +142,7 @@ type guard struct {
 	mu       sync.Mutex
 	counters map[subject]*counter
 	global   counter
-	homes    map[netip.Prefix]int // addresses that are home of so many names
+	homes    map[netip.Prefix]int // addresses that are home of so many names, or were: the names know better
 }
 
 func newGuard(b Budgets) *guard {

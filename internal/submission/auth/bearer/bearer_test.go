@@ -274,6 +274,7 @@ func TestForgeries(t *testing.T) {
 		"of tomorrow":                    s.sign(t, nil, i.claims(with("iat", now.Add(24*time.Hour).Unix()))),
 		"no subject":                     s.sign(t, nil, i.claims(with("sub", nil))),
 		"a subject that is none":         s.sign(t, nil, i.claims(with("sub", []string{"app1"}))),
+		"line end":                       strings.Replace(s.sign(t, nil, i.claims()), ".", ".\n", 1),
 		"padded":                         s.sign(t, nil, i.claims()) + "=",
 		"too long":                       s.sign(t, nil, i.claims(with("x", strings.Repeat("x", 20_000)))),
 	} {

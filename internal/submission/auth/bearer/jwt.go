@@ -66,7 +66,8 @@ type jws struct {
 func parseJWS(token string) (*jws, error) {
 	head, rest, ok := strings.Cut(token, ".")
 	body, sig, ok2 := strings.Cut(rest, ".")
-	if !ok || !ok2 || strings.Contains(sig, ".") {
+	// The decoder of base64 passes over line ends.
+	if !ok || !ok2 || strings.Contains(sig, ".") || strings.ContainsAny(token, "\r\n") {
 		return nil, bad("it is no signed JWT")
 	}
 	t := &jws{signed: token[:len(head)+1+len(body)]}
