@@ -104,6 +104,7 @@ func (a *app) serve(
 		}
 		defer stop()
 	}
+	side.Go(func() { paceCollector(ctx) })
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
