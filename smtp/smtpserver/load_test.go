@@ -28,11 +28,9 @@ func TestSecureLoad(t *testing.T) {
 		if err != nil || r.Accepted != 40 {
 			t.Errorf("implicit %v: %+v, %v", implicit, r, err)
 		}
-		for _, p := range b.mu.peers {
-			if p.Authenticated != "joe" || p.TLS == nil {
-				t.Errorf("%+v", p)
-			}
-		}
+		b.mu.Lock()
+		loaded := len(b.mu.peers)
+		b.mu.Unlock()
 		secure.Auth = func(*tls.ConnectionState) sasl.Client { return sasl.PlainClient("", "joe", "wrong") }
 		conn, err := dial(t.Context())
 		if err != nil {
@@ -42,5 +40,10 @@ func TestSecureLoad(t *testing.T) {
 			t.Errorf("a wrong password: %v", err)
 		}
 		stop()
+		for _, p := range b.mu.peers[:loaded] {
+			if p.Authenticated != "joe" || p.TLS == nil {
+				t.Errorf("%+v", p)
+			}
+		}
 	}
 }
