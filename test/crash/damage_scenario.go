@@ -28,7 +28,9 @@ type injury struct {
 
 // fresh says that it is done to what the first kill left. Other data has seen one start more, which ended the journal's
 // segment and made tables of the index's log.
-func (i *injury) fresh() bool { return strings.HasSuffix(i.files[0], "/*.seg") || strings.HasSuffix(i.files[0], "/*.log") }
+func (i *injury) fresh() bool {
+	return strings.HasSuffix(i.files[0], "/*.seg") || strings.HasSuffix(i.files[0], "/*.log")
+}
 
 // injuries returns what is done to each kind of file.
 func injuries() []injury {

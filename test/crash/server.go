@@ -73,9 +73,11 @@ type process struct {
 	ready    chan readiness // gets where to find it when mail is taken
 	address  string         // of the listener; this and what follows is known once it is ready
 	profiles string         // of the profiles; empty: off
-	readyAt  time.Time
-	gone     chan struct{} // closed when the process has ended
-	err      error         // of its end; valid once gone is closed
+
+	listeners map[string]string // addresses of all of them
+	readyAt   time.Time
+	gone      chan struct{} // closed when the process has ended
+	err       error         // of its end; valid once gone is closed
 
 	mu     sync.Mutex
 	fault  time.Time // when the disk failed for the first time, as its log says
@@ -181,6 +183,7 @@ func (p *process) awaitReady(limit time.Duration) error {
 	select {
 	case r := <-p.ready:
 		p.address, p.profiles, p.readyAt = r.listeners[listenerName], r.profiles, r.at
+		p.listeners = r.listeners
 		return nil
 	case <-p.gone:
 		return fmt.Errorf("%w while starting: %v", errDied, p.err)

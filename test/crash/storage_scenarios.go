@@ -44,9 +44,19 @@ func storageScenarios() []Scenario {
 			Quick: "3 stops", Full: "12 stops",
 		},
 		{
+			ID: "M-1", Run: runBacklog,
+			About: "all sinks down: messages of 4 KB pile up, for many domains of many tenants; then sinks up (M-2)",
+			Quick: "20,000 messages, 2,000 domains, 20 tenants", Full: "300,000 messages, 20,000 domains, 100 tenants",
+		},
+		{
 			ID: "M-3", Run: runMemory,
 			About: "messages of 25 MB, all at once, in a control group with 512 MB of memory",
 			Quick: "60 messages", Full: "200 messages",
+		},
+		{
+			ID: "M-4", Run: runQueueChurn,
+			About: "messages of 1 KB come and go while one in a hundred stays: the disk and the list of queues",
+			Quick: "200,000 messages", Full: "1,000,000 messages",
 		},
 	}
 }
