@@ -79,9 +79,13 @@ func (c *Client) Message(ctx context.Context, id string) (Message, error) {
 	return call[Message](ctx, c, http.MethodGet, "/v1/messages/"+url.PathEscape(id), nil)
 }
 
-// Act carries out an action; it is durable when Act returns without an error.
+// Act carries out an action; it is durable when Act returns without an error. An action on millions of entries takes
+// minutes and ends early with ctx, so only ctx bounds it.
 func (c *Client) Act(ctx context.Context, a Action) (ActionResult, error) {
-	return call[ActionResult](ctx, c, http.MethodPost, "/v1/actions", a)
+	unhurried, patient := *c.http, *c
+	unhurried.Timeout = 0
+	patient.http = &unhurried
+	return call[ActionResult](ctx, &patient, http.MethodPost, "/v1/actions", a)
 }
 
 // SpoolStats returns the spool in numbers.

@@ -99,6 +99,7 @@ func deferredJob(ctx context.Context, b *bench) (_ *row, err error) {
 	n := pick(b, 50_000, 15_000)
 	table := facts{title: fmt.Sprintf("%s entries of 4 KB deferred, %s domains, %d tenants, sink down",
 		grouped(float64(f.entries)), grouped(float64(f.domains)), f.tenants)}
+	defer table.print(b) // what is known, however it ends
 	empty, err := emptyRate(ctx, b, n, 4<<10)
 	if err != nil {
 		return nil, err
@@ -152,7 +153,6 @@ func deferredJob(ctx context.Context, b *bench) (_ *row, err error) {
 		return nil, err
 	}
 	table.add("resident at most, to the end", "", "%d MiB", most>>20)
-	table.print(b)
 	stopped = true
 	return nil, s.stop()
 }
@@ -217,14 +217,22 @@ func (f *filling) drain(ctx context.Context, b *bench, s *server, address string
 		return err
 	}
 	began := time.Now()
-	if _, err := s.api.Act(ctx, api.Action{Verb: "retry", Selection: api.Selection{All: true}}); err != nil {
-		return fmt.Errorf("retry all: %w", err)
+	asking, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	answered := make(chan error, 1)
+	asked := time.Duration(0)
+	go func() { // it is still under way when most have been delivered
+		_, err := s.api.Act(asking, api.Action{Verb: "retry", Selection: api.Selection{All: true}})
+		asked = time.Since(began)
+		answered <- err
+	}()
+	if err = sink.await(ctx, 0, all); err != nil {
+		giveUp()
 	}
-	asked := time.Since(began)
+	if err := errors.Join(<-answered, err); err != nil {
+		return fmt.Errorf("drain: %w", err)
+	}
 	table.add("retry --all answered after", "", "%.1f s", asked.Seconds())
-	if err := sink.await(ctx, 0, all); err != nil {
-		return err
-	}
 	took := time.Since(began)
 	after, err := s.cpu()
 	if err != nil {
