@@ -9,6 +9,7 @@ PKG          ?= ./...
 MESSAGES     ?= 1000
 SEED         ?=
 RUNS         ?=
+ROWS         ?=
 
 # The binary is static; only the race detector needs a C compiler.
 export CGO_ENABLED ?= 0
@@ -43,8 +44,8 @@ bench: ## what each part of a message's way costs (BENCH=regexp PKG=./smtp/... a
 growth: build ## how cost grows with depth, size, sessions, domains, recipients (QUICK=1, JOBS=deferred,deep,idle)
 	$(GO) run ./test/growth $(if $(QUICK),-quick) $(if $(JOBS),-jobs $(JOBS),-svg docs/growth.svg)
 
-crash: ## long crash loops and error injection (SEED=n repeats one run, RUNS=n sets how many)
-	@SEED='$(SEED)' RUNS='$(RUNS)' scripts/crash
+crash: ## the fault matrix and long crash loops (SEED=n repeats one run, RUNS=n sets how many, ROWS='L-4|M-.*' which)
+	@SEED='$(SEED)' RUNS='$(RUNS)' ROWS='$(ROWS)' scripts/crash
 
 fuzz: ## every Fuzz function for FUZZTIME (60s) each
 	@FUZZTIME='$(FUZZTIME)' PKG='$(PKG)' scripts/fuzz
