@@ -18,6 +18,7 @@ import (
 	"github.com/godwit-mta/godwit/internal/queue"
 	"github.com/godwit-mta/godwit/internal/spool"
 	"github.com/godwit-mta/godwit/message"
+	"github.com/godwit-mta/godwit/smtp/smtpclient"
 )
 
 // running is the parts that mail flows through, made by assemble from what is on the disk.
@@ -199,6 +200,7 @@ func newDeliverer(d *Daemon, cfg *config.Config, r *dns.Resolver) (*delivery.Del
 		Port:            uint16(c.Port),
 		Source:          source,
 		Listening:       d.listening,
+		Timeouts:        smtpclient.DefaultTimeouts().Divided(d.o.Scale),
 		ConnectTimeout:  c.ConnectTimeout,
 		MaxTransactions: c.TransactionsPerSession,
 		Idle:            c.IdleTimeout,

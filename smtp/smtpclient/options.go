@@ -57,23 +57,33 @@ func (o Options) withDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	t := &o.Timeouts
-	for _, d := range []struct {
-		value    *time.Duration
-		fallback time.Duration
-	}{
-		{&t.Greeting, 5 * time.Minute},
-		{&t.Hello, 5 * time.Minute},
-		{&t.Mail, 5 * time.Minute},
-		{&t.Rcpt, 5 * time.Minute},
-		{&t.DataInit, 2 * time.Minute},
-		{&t.DataBlock, 3 * time.Minute},
-		{&t.DataDone, 10 * time.Minute},
-		{&t.Quit, 10 * time.Second},
-	} {
-		if *d.value <= 0 {
-			*d.value = d.fallback
+	usual := DefaultTimeouts()
+	for i, limit := range o.Timeouts.all() {
+		if *limit <= 0 {
+			*limit = *usual.all()[i]
 		}
 	}
 	return o
+}
+
+// DefaultTimeouts returns the limits that hold where nothing else is said.
+func DefaultTimeouts() Timeouts {
+	return Timeouts{
+		Greeting: 5 * time.Minute, Hello: 5 * time.Minute, Mail: 5 * time.Minute, Rcpt: 5 * time.Minute,
+		DataInit: 2 * time.Minute, DataBlock: 3 * time.Minute, DataDone: 10 * time.Minute, Quit: 10 * time.Second,
+	}
+}
+
+// Divided returns limits that are n times shorter, for demonstrations and tests.
+func (t Timeouts) Divided(n int) Timeouts {
+	for _, limit := range t.all() {
+		*limit /= time.Duration(n)
+	}
+	return t
+}
+
+func (t *Timeouts) all() []*time.Duration {
+	return []*time.Duration{
+		&t.Greeting, &t.Hello, &t.Mail, &t.Rcpt, &t.DataInit, &t.DataBlock, &t.DataDone, &t.Quit,
+	}
 }

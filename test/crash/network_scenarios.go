@@ -34,6 +34,11 @@ func networkScenarios() []Scenario {
 			Quick: "47 remotes, 20 messages each", Full: "1,000 messages each",
 		},
 		{
+			ID: "K-2", Run: runStalls,
+			About: "remotes fall silent at each point, or answer at 90 % of what RFC 5321, 4.5.3.2 lets them have",
+			Quick: "11 remotes, time scaled 1:150, 4 messages each", Full: "1:60, 8 messages each",
+		},
+		{
 			ID: "K-3", CI: true, Run: runReplies,
 			About: "remotes answer wrongly, strangely, endlessly, and by 421 at each verb",
 			Quick: "32 remotes, 20 messages each", Full: "500 messages each",

@@ -22,6 +22,7 @@ type remote struct {
 	nobody     bool // it refuses each recipient for good
 	mixed      bool // it refuses every third one for good
 	ascii      bool // it takes no octets above 127
+	large      bool // its messages are larger than what a connection holds
 	twice      bool // its replies do not arrive or are no SMTP, so a message may come twice
 	surely     bool // and some do
 	direct     bool // nothing may be deferred

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,8 @@ type rig struct {
 	began   *usage // before anything was asked of it
 	env     []string
 	address string // where it takes mail
+
+	leave func() error // ends a server in this process; nil: it is one of its own
 }
 
 // rigOptions says what surrounds the server. The zero value is a world with nobody but the senders in it.
@@ -41,6 +44,7 @@ type rigOptions struct {
 	prefix    []string    // stands in front of its command line
 	drain     time.Duration
 	unheard   func(to string) bool // recipients at remotes whose 250 may not be understood; may be nil
+	scale     int                  // not 0: the server runs in this process, with its constants of time divided by this
 	stepped   bool                 // the clock of the server is set, so its times say nothing about lateness
 	hasty     bool                 // nobody looks whether the process gives back what it used, which takes it half a minute
 }
@@ -93,6 +97,16 @@ func withRig(ctx context.Context, t *Trial, o rigOptions, act func(context.Conte
 
 // live is the life of the server from start to stop.
 func (r *rig) live(ctx context.Context, o *rigOptions, act func(context.Context, *rig) error) error {
+	if o.scale > 0 {
+		err := r.within(o.scale)
+		if err != nil {
+			return err
+		}
+		if err = errors.Join(act(ctx, r), r.leave()); err == nil {
+			r.kills.add(kill{Started: r.p.started, Ready: r.p.readyAt})
+		}
+		return err
+	}
 	err := r.up(ctx)
 	if err == nil {
 		err = act(ctx, r)
@@ -207,6 +221,7 @@ type feed struct {
 	size     int // octets of the body, about; 0: 2,000
 	silent   bool
 	ascii    func(i int) bool // no octets above 127; may be nil
+	large    func(i int) bool // more than a connection holds; may be nil
 	to       func(i int) []string
 }
 
@@ -341,6 +356,9 @@ func (g *feeder) plan(i int) *plan {
 	p.chunks = g.rand.IntN(3)
 	head := fmt.Appendf(nil, "Message-ID: <%s>\r\nFrom: Crash <%s>\r\nSubject: %s\r\n\r\n", p.Token, sender, p.Token)
 	p.content = slices.Concat(head, g.text.cut(g.rand, g.size/2+g.rand.IntN(g.size)))
+	if g.large != nil && g.large(i) {
+		p.content = slices.Concat(p.content, bytes.Repeat([]byte(strings.Repeat("x", 70)+"\r\n"), 200_000))
+	}
 	if g.ascii != nil && g.ascii(i) {
 		for k := range p.content {
 			p.content[k] = min(p.content[k]&0x7f, '~')
