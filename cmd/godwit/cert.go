@@ -85,7 +85,7 @@ hostname of the configuration, localhost and the loopback addresses. Files that 
 	f := c.Flags()
 	f.StringVar(&out.Certificate, "certificate", "", "`FILE` for the certificate")
 	f.StringVar(&out.Key, "key", "", "`FILE` for the key")
-	f.IntVar(&days, "days", 825, "valid for so many `DAYS`")
+	f.IntVar(&days, "days", 365, "valid for so many `DAYS`")
 	return c
 }
 

@@ -49,6 +49,9 @@ same at its start and every day. The exit status is 1 if a listener is open or c
 	}
 }
 
+// shownProbes is how many probes are shown to people: where one is let through, most are.
+const shownProbes = 5
+
 func printRelay(w io.Writer, report *api.RelayReport) {
 	if len(report.Listeners) == 0 {
 		fmt.Fprintln(w, "There is no listener to try.")
@@ -60,7 +63,11 @@ func printRelay(w io.Writer, report *api.RelayReport) {
 			fmt.Fprintf(w, "%s: could not be tried: %s\n", l.Listener, l.Error)
 		case len(l.Open) > 0:
 			fmt.Fprintf(w, "%s: OPEN RELAY, %d of %d probes from %s were let through:\n", l.Listener, len(l.Open), l.Probes, l.From)
-			for _, f := range l.Open {
+			for i, f := range l.Open {
+				if i == shownProbes {
+					fmt.Fprintf(w, "  and %d more; --json lists all\n", len(l.Open)-i)
+					break
+				}
 				fmt.Fprintf(w, "  probe %s\n    answered %s\n", f.Probe, f.Reply)
 			}
 			fmt.Fprintln(w, "  Narrow trusted_networks, xclient and proxy_protocol of this listener, or set auth: required.")

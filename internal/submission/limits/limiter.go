@@ -62,7 +62,7 @@ type holder struct {
 		used    [subjects][spans]window // Unique stays empty
 		unique  [spans]*uniques
 		refused [subjects][spans]int64 // since the start
-		set     Quota                  // as it was at the last Take, to explain
+		set     Quota                  // as it was when it was last asked, to explain
 		source  string
 		dirty   bool      // something was counted since it was written
 		written time.Time // to the store; zero: it is not there
@@ -188,6 +188,7 @@ func (l *Limiter) Check(sets []LimitSet, a Amount) *Refusal {
 		}
 		h := l.holder(s.Kind, s.Name)
 		h.mu.Lock()
+		h.mu.set, h.mu.source = quota, source
 		r := h.checkLocked(&quota, source, &a, now)
 		h.mu.Unlock()
 		if r != nil {
