@@ -180,11 +180,9 @@ func (l *indexLogger) Fatalf(format string, args ...any) {
 	runtime.Goexit() // whatever Options.Fatal did, nothing after the lost write is done
 }
 
-// fail is told by the file system of what Pebble would try again, or panic about.
-func (l *indexLogger) fail(cause error) {
-	l.end(fmt.Errorf("%w: %w", errIndexBroken, cause))
-	select {} // not Goexit: Pebble's deferred calls expect its locks as they were when it went on
-}
+// fail is told by the file system of what Pebble would try again, or panic about. It returns only if Options.Fatal does,
+// in tests: the index is broken then, and Pebble meets the error as it would have.
+func (l *indexLogger) fail(cause error) { l.end(fmt.Errorf("%w: %w", errIndexBroken, cause)) }
 
 func (l *indexLogger) end(err error) {
 	if l.index.broken.CompareAndSwap(nil, &err) {

@@ -91,8 +91,21 @@ func (s *Spool) rebuild(ctx context.Context, h header) (claimed []EntryID, recor
 	}
 	if h.rebuild {
 		s.rebase()
+		return claimed, records, nil
 	}
-	return claimed, records, nil
+	return claimed, records, s.addsUp()
+}
+
+// addsUp checks that the index has as many entries as its own counts say. Pebble goes on without tables that a damaged
+// manifest no longer names; their entries would be missing, and nobody would know.
+func (s *Spool) addsUp() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	want, have := int64(s.mu.totals.accepted)-int64(s.mu.totals.settled()), s.mu.waiting+s.mu.claimed+s.mu.held
+	if want != int64(have) {
+		return fmt.Errorf("%w: it has %d entries, and by its counts there are %d", errDamaged, have, want)
+	}
+	return nil
 }
 
 // openIndex opens the index, or a new one if there is none or it cannot be used.

@@ -23,7 +23,8 @@ import (
 // after both are made; a power cut before that may keep the marker without the manifest it names, and then the database
 // cannot be opened. File systems with an ordered journal do not do that, others may.
 //
-// fail is told of the end; it must not return, since Pebble would go on as if nothing had happened.
+// fail is told of the end. It should not return: Pebble may go on as if nothing had happened. If it does, Pebble is given
+// the error.
 func New(fs vfs.FS, fail func(error)) vfs.FS { return strictFS{FS: fs, fail: fail} }
 
 type strictFS struct {
