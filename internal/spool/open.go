@@ -40,6 +40,9 @@ func Open(ctx context.Context, o Options) (*Spool, error) {
 		}
 		claimed, records, err := s.rebuild(ctx, h)
 		if err == nil {
+			err = s.addsUp()
+		}
+		if err == nil {
 			err = s.interrupt(claimed)
 		}
 		if err == nil {
@@ -91,9 +94,8 @@ func (s *Spool) rebuild(ctx context.Context, h header) (claimed []EntryID, recor
 	}
 	if h.rebuild {
 		s.rebase()
-		return claimed, records, nil
 	}
-	return claimed, records, s.addsUp()
+	return claimed, records, nil
 }
 
 // addsUp checks that the index has as many entries as its own counts say. Pebble goes on without tables that a damaged
