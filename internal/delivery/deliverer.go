@@ -370,6 +370,28 @@ func (a *attempt) loaded(body *smtp.Body, err error) bodyState {
 	return bodyUnreadable
 }
 
+// leaveLate closes the session some time after the end of the attempt's context, unless the function it returns is
+// called before. A server that stops would otherwise wait ten minutes for a remote that has all of a message and says
+// nothing.
+func (a *attempt) leaveLate(s *egress.Session) (stay func()) {
+	done, left := make(chan struct{}), make(chan struct{})
+	stop := context.AfterFunc(a.ctx, func() {
+		defer close(left)
+		t := time.NewTimer(a.d.o.Farewell)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			_ = s.Close() // what Send says of it decides
+		case <-done:
+		}
+	})
+	return func() {
+		if close(done); !stop() {
+			<-left
+		}
+	}
+}
+
 // transact offers the message for as many pending recipients as one transaction takes, and sorts what came of it.
 func (a *attempt) transact(s *egress.Session, kept, used bool) error {
 	m := a.job.Message
@@ -381,7 +403,9 @@ func (a *attempt) transact(s *egress.Session, kept, used bool) error {
 		tx.Recipients = append(tx.Recipients, *a.job.Entries[i].Recipient())
 	}
 	a.job.Enter("transaction", s.Target.Host, time.Now())
+	stay := a.leaveLate(s)
 	err := s.Send(a.ctx, tx)
+	stay()
 	tx.Body = nil
 	a.addTimings(&tx.Result)
 

@@ -529,6 +529,17 @@ func TestAbort(t *testing.T) {
 			}
 		})
 	}
+	t.Run("silent-final", func(t *testing.T) { // not for ever
+		t.Parallel()
+		script := rule(smtptest.AtFinal, func(r *smtptest.Rule) { r.Stall = true })
+		soon := func(o *Options) { o.Farewell = 100 * time.Millisecond }
+		w, _ := newWorld(t, oneZone, soon, oneMX(script)...)
+		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		defer cancel()
+		v := w.run(ctx, w.job("u@example.test"))
+		expect(t, v, "deferred connection_lost final")
+		contains(t, v.Attempt.Results[0].Explanation, "arrive twice")
+	})
 	t.Run("dns", func(t *testing.T) {
 		t.Parallel()
 		w, _ := newWorld(t, oneZone, nil, mx{"127.0.0.2", nil})

@@ -36,9 +36,12 @@ type Options struct {
 	// when hosts are chosen, so it may answer nothing before the listeners are open. Nil: nowhere.
 	Listening func() []netip.AddrPort
 
-	Timeouts       smtpclient.Timeouts // of each phase of a session; RFC 5321, 4.5.3.2
-	ConnectTimeout time.Duration       // for one address; 30 s
-	FallbackDelay  time.Duration       // before the other address family is tried beside the first; 1 s, negative: never
+	Timeouts smtpclient.Timeouts // of each phase of a session; RFC 5321, 4.5.3.2
+	// Farewell is how long, once the context of an attempt has ended, the reply to a message that has left is awaited
+	// still; 5 s. Then the connection is closed, and nobody knows whether the remote took the message.
+	Farewell       time.Duration
+	ConnectTimeout time.Duration // for one address; 30 s
+	FallbackDelay  time.Duration // before the other address family is tried beside the first; 1 s, negative: never
 	// TryFor is how long an attempt goes on to further addresses, once two were tried; 5 min.
 	TryFor          time.Duration
 	MaxAddresses    int // tried in one attempt; 8, at least 2
@@ -76,6 +79,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if a := o.Source.IPv6; a.IsValid() && (!a.Is6() || a.Is4In6()) {
 		return o, fmt.Errorf("delivery: source address %s is not IPv6", a)
+	}
+	if o.Farewell <= 0 {
+		o.Farewell = 5 * time.Second
 	}
 	if o.TryFor <= 0 {
 		o.TryFor = 5 * time.Minute
