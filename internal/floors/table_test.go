@@ -92,6 +92,7 @@ var libraries = []library{
 	{"github.com/prometheus/client_golang/prometheus/promauto", []string{}, "it registers with a global; a Registerer is passed in Options"},
 	{"github.com/prometheus/common", []string{"internal/daemon", "internal/httpapi"}, "metrics are shown in one place"},
 	{"github.com/caddyserver/certmagic", []string{"internal/certs"}, "it has globals of its own and logs in its own way; what it does is seen as certificates and findings alone"},
+	{"github.com/go-jose/go-jose/v4", []string{"internal/submission/auth/bearer"}, "it takes many more kinds of tokens and keys than we want; one place says which"},
 	{"github.com/libdns", []string{"internal/certs"}, "they set the records of one kind of challenge"},
 	{"go.uber.org/zap", []string{"internal/certs"}, "the ACME library logs by it; all else logs by slog"},
 	{"golang.org/x/net/idna", []string{"smtp", "internal/dns"}, "there is one way from a domain as typed to a domain as asked for"},

@@ -9,6 +9,9 @@
 // for again when a token names an unknown one, at most once a minute; if the issuer cannot be reached those known are good
 // for a day.
 //
+// Tokens, signatures and keys are read by go-jose. Its companion go-oidc is not used: its set of keys asks again for each
+// unknown one, reads answers of any size, keeps no key when the issuer is away, and asks on a goroutine that nobody waits for.
+//
 // No other address is asked than those configured, and the one that the issuer's own discovery document names (OpenID
 // Connect Discovery 1.0, 4): redirects are refused, as are answers that are too large or take too long.
 package bearer
@@ -28,6 +31,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/godwit-mta/godwit/internal/submission/auth"
 )
@@ -57,10 +62,11 @@ type Options struct {
 
 // Verifier checks tokens of one issuer. It is safe for concurrent use and keeps no goroutine.
 type Verifier struct {
-	o      Options
-	client *http.Client
-	keys   keySet
-	asked  introspected
+	o          Options
+	algorithms []jose.SignatureAlgorithm // of o
+	client     *http.Client
+	keys       keySet
+	asked      introspected
 }
 
 const (
@@ -119,6 +125,9 @@ func New(o Options) (*Verifier, error) {
 			DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10, TLSHandshakeTimeout: o.Timeout,
 		},
 	}}
+	for _, a := range o.Algorithms {
+		v.algorithms = append(v.algorithms, jose.SignatureAlgorithm(a))
+	}
 	v.keys.turn = make(chan struct{}, 1)
 	v.asked.init()
 	return v, nil

@@ -373,7 +373,11 @@ func TestIssuerTrouble(t *testing.T) {
 			i.keys = []map[string]string{
 				{"kty": "RSA", "n": "AQAB", "e": "AQAB"}, {"kty": "EC", "crv": "P-256", "x": b64(make([]byte, 32)), "y": b64(make([]byte, 32))},
 				{"kty": "oct", "k": "c2VjcmV0"}, {"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}, {"kty": "EC", "crv": "P-224"}, {},
+				{"kty": "OKP", "crv": "Ed25519", "x": b64(make([]byte, 33))},
 			}
+			other := newSigner("ES384").jwk() // its curve is of another algorithm than it says
+			other["alg"] = "ES256"
+			i.keys = append(i.keys, other)
 		},
 		"a key for encryption": func(i *issuer) {
 			i.keys[0]["use"] = "enc"

@@ -5,96 +5,67 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 )
 
 const (
 	maxKeys = 100  // of one issuer
 	minRSA  = 2048 // bits (RFC 7518, 3.3)
+	maxRSA  = 16384
 
 	pauseAfterFailure = 10 * time.Second
 )
 
 // publicKey is one key of an issuer.
 type publicKey struct {
-	key      crypto.PublicKey
-	kid, alg string // empty: not said
+	key        crypto.PublicKey
+	kid        string   // empty: not said
+	algorithms []string // it can be used with; never empty
 }
 
-// mayBe reports whether a token may be signed with the key, going by what both say.
-func (k *publicKey) mayBe(t *jws) bool {
-	return (t.kid == "" || k.kid == "" || k.kid == t.kid) && (k.alg == "" || k.alg == t.alg)
-}
-
-// jwk is a key as published (RFC 7517, 4; RFC 7518, 6; RFC 8037, 2).
-type jwk struct {
-	Kty string `json:"kty"`
-	Use string `json:"use"`
-	Kid string `json:"kid"`
-	Alg string `json:"alg"`
-	Crv string `json:"crv"`
-	N   string `json:"n"`
-	E   string `json:"e"`
-	X   string `json:"x"`
-	Y   string `json:"y"`
-}
-
-// publicKey returns the key, nil if it is of a kind that is not known or not for signatures: others may be good.
-func (j *jwk) publicKey() *publicKey {
-	if j.Use != "" && j.Use != "sig" {
+// parseKey reads a key as published (RFC 7517, 4). It returns nil if the key is of a kind that is not known or not for
+// signatures: others may be good. The library checks that points are on their curves; sizes and what a key is for are
+// checked here.
+func parseKey(p []byte) *publicKey {
+	var k jose.JSONWebKey
+	if k.UnmarshalJSON(p) != nil || k.Use != "" && k.Use != "sig" {
 		return nil
 	}
-	key := j.material()
-	if key == nil {
+	r := &publicKey{key: k.Key, kid: k.KeyID}
+	switch key := k.Key.(type) {
+	case *rsa.PublicKey:
+		if key.N.BitLen() < minRSA || key.N.BitLen() > maxRSA || key.E < 3 || key.E > 1<<31-1 || key.E%2 == 0 {
+			return nil
+		}
+		r.algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
+	case *ecdsa.PublicKey:
+		// The curve decides (RFC 7518, 3.4), which the library does not look at.
+		r.algorithms = map[int][]string{256: {"ES256"}, 384: {"ES384"}, 521: {"ES512"}}[key.Params().BitSize]
+	case ed25519.PublicKey:
+		var raw struct{ X string }
+		if json.Unmarshal(p, &raw) != nil || strings.TrimRight(raw.X, "=") != base64.RawURLEncoding.EncodeToString(key) {
+			return nil // the library fills up what is too short and cuts what is too long
+		}
+		r.algorithms = []string{"EdDSA"}
+	}
+	if k.Algorithm != "" {
+		r.algorithms = slices.DeleteFunc(r.algorithms, func(a string) bool { return a != k.Algorithm })
+	}
+	if len(r.algorithms) == 0 { // a shared secret, a private key, or not for signatures
 		return nil
 	}
-	return &publicKey{key: key, kid: j.Kid, alg: j.Alg}
-}
-
-func (j *jwk) material() crypto.PublicKey {
-	octets := func(s string) []byte {
-		p, err := jwtBase64.DecodeString(strings.TrimRight(s, "="))
-		if err != nil || len(p) > 2048 {
-			return nil
-		}
-		return p
-	}
-	switch j.Kty {
-	case "RSA":
-		n, e := new(big.Int).SetBytes(octets(j.N)), new(big.Int).SetBytes(octets(j.E))
-		if n.BitLen() < minRSA || n.BitLen() > 16384 || !e.IsInt64() || e.Int64() < 3 || e.Int64() > 1<<31-1 || e.Bit(0) == 0 {
-			return nil
-		}
-		return &rsa.PublicKey{N: n, E: int(e.Int64())}
-	case "EC":
-		curve := map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()}[j.Crv]
-		if curve == nil {
-			return nil
-		}
-		size := (curve.Params().BitSize + 7) / 8
-		x, y := octets(j.X), octets(j.Y)
-		if len(x) != size || len(y) != size {
-			return nil
-		}
-		key, err := ecdsa.ParseUncompressedPublicKey(curve, append(append([]byte{4}, x...), y...))
-		if err != nil { // not a point of the curve
-			return nil
-		}
-		return key
-	case "OKP":
-		if x := octets(j.X); j.Crv == "Ed25519" && len(x) == ed25519.PublicKeySize {
-			return ed25519.PublicKey(x)
-		}
-	}
-	return nil
+	return r
 }
 
 // keySet is what is known of the issuer's keys.
@@ -188,14 +159,14 @@ func (v *Verifier) fetchKeys(ctx context.Context) ([]*publicKey, error) {
 		return nil, fmt.Errorf("ask for keys: %w", err)
 	}
 	var set struct {
-		Keys []jwk `json:"keys"`
+		Keys []json.RawMessage `json:"keys"`
 	}
 	if err := v.fetch(req, &set); err != nil {
 		return nil, err
 	}
 	var list []*publicKey
-	for i := range set.Keys[:min(len(set.Keys), maxKeys)] {
-		if k := set.Keys[i].publicKey(); k != nil {
+	for _, p := range set.Keys[:min(len(set.Keys), maxKeys)] {
+		if k := parseKey(p); k != nil {
 			list = append(list, k)
 		}
 	}
