@@ -10,8 +10,8 @@ import (
 	"github.com/godwit-mta/godwit/api"
 )
 
-// runBacklog is rows M-1 and M-2: all sinks are down while mail for many domains of many tenants is accepted; then they are
-// up again.
+// runBacklog is rows M-1 and M-2: all sinks are down while mail for many domains of many tenants is accepted; then
+// they are up again.
 func runBacklog(ctx context.Context, t *Trial) (_ *Verdict, err error) {
 	tenants, domains, messages := t.pick(20, 100), t.pick(2000, 20000), t.runs(20_000, 300_000)
 	y, err := newYard(t, tenants, domains, "delivery: {retry: [10m]}\n")
@@ -38,7 +38,7 @@ func runBacklog(ctx context.Context, t *Trial) (_ *Verdict, err error) {
 	if err != nil {
 		return nil, err
 	}
-	y.v.note("accepted %d messages of 4 KB in %s; the first tenth at %.0f/s, the last at %.0f/s, while attempts failed beside it",
+	y.v.note("accepted %d messages of 4 KB in %s; the first tenth at %.0f/s, the last at %.0f/s, while attempts failed",
 		messages, (first + middle + last).Round(time.Millisecond), float64(messages/10)/first.Seconds(),
 		float64(messages/10)/last.Seconds())
 	if p, err = y.measureBacklog(ctx, p, messages); err != nil {
@@ -76,8 +76,8 @@ func (y *yard) measureBacklog(ctx context.Context, p *process, messages int) (*p
 	}
 	ready := time.Since(began)
 	y.v.RestartMax, y.v.RestartP50 = ready, ready
-	y.v.note("with %d queued: %s, at most %.0f MiB; a list of 100 queues in %s (p99); a restart is ready in %s", messages, u,
-		mib(peak), p99.Round(100*time.Microsecond), ready.Round(time.Millisecond))
+	y.v.note("with %d queued: %s, at most %.0f MiB; a list of 100 queues in %s (p99); a restart is ready in %s",
+		messages, u, mib(peak), p99.Round(100*time.Microsecond), ready.Round(time.Millisecond))
 	if limit := 300 * time.Millisecond; p99 > limit {
 		y.v.breach(Row, "listing queues takes %s (p99), and may take %s", p99, limit)
 	}
@@ -113,7 +113,7 @@ func (y *yard) drainBacklog(ctx context.Context, p *process, messages int) error
 	}
 	took := time.Since(began)
 	least, most := spread(half)
-	y.v.note("sinks up: drained in %s, %.0f/s; `queue retry` of all took %s; half way tenants had between %d and %d delivered",
+	y.v.note("sinks up: drained in %s, %.0f/s; `queue retry` of all took %s; half way tenants had %d to %d delivered",
 		took.Round(time.Millisecond), float64(messages)/took.Seconds(), acted.Round(time.Millisecond), least, most)
 	if least*2 < most {
 		y.v.breach(Row, "half way one tenant had %d delivered and another %d, of the same backlog", least, most)
@@ -194,7 +194,8 @@ journal: {segment_size: 8MiB}
 const churnSlack = 1<<30 + 64<<20
 
 // measureQueueChurn looks at the disk and at the list after so many messages.
-func (y *yard) measureQueueChurn(ctx context.Context, client *api.Client, done int, rate float64) (time.Duration, error) {
+func (y *yard) measureQueueChurn(ctx context.Context, client *api.Client, done int, rate float64) (
+	time.Duration, error) {
 	// What has just been delivered is forgotten with the next checkpoint.
 	pause(ctx, 3*time.Second)
 	list, err := y.latencies(ctx, 100)
@@ -213,8 +214,8 @@ func (y *yard) measureQueueChurn(ctx context.Context, client *api.Client, done i
 	if err != nil {
 		return 0, err
 	}
-	y.v.note("%d came, %.0f/s: %d stay with %.1f MiB; journal %.1f MiB, index %.1f MiB; list in %s (p99)", done, rate, s.Queued,
-		mib(s.LiveSize), mib(journal), mib(index), list.Round(100*time.Microsecond))
+	y.v.note("%d came, %.0f/s: %d stay with %.1f MiB; journal %.1f MiB, index %.1f MiB; list in %s (p99)", done, rate,
+		s.Queued, mib(s.LiveSize), mib(journal), mib(index), list.Round(100*time.Microsecond))
 	if used := journal + index; used > 2*s.LiveSize+churnSlack {
 		y.v.breach(Row, "%.0f MiB on disk for %.0f MiB of living mail after %d messages", mib(used), mib(s.LiveSize), done)
 	}

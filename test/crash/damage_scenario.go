@@ -26,8 +26,8 @@ type injury struct {
 	harmless bool
 }
 
-// fresh says that it is done to what the first kill left. Other data has seen one start more, which ended the journal's
-// segment and made tables of the index's log.
+// fresh says that it is done to what the first kill left. Other data has seen one start more, which ended the
+// journal's segment and made tables of the index's log.
 func (i *injury) fresh() bool {
 	return strings.HasSuffix(i.files[0], "/*.seg") || strings.HasSuffix(i.files[0], "/*.log")
 }
@@ -82,8 +82,8 @@ func cutHalf(path string, _ *rand.Rand) error {
 	return edit(path, func(p []byte) []byte { return p[:len(p)/2] })
 }
 
-// cutTail takes the last records, which were acknowledged: no machine can know of what is not there, unless something else
-// does.
+// cutTail takes the last records, which were acknowledged: no machine can know of what is not there, unless
+// something else does.
 func cutTail(path string, r *rand.Rand) error {
 	return edit(path, func(p []byte) []byte {
 		p = bytes.TrimRight(p, "\x00") // what is allocated ahead
@@ -151,8 +151,9 @@ func (i *injury) choose(data string) (string, error) {
 	return found[len(found)/2], nil
 }
 
-// runDamage is row L-6: a queue is filled, its server killed, and on copies of its data each kind of file is hurt. A server
-// that starts on them delivers everything but what it names as damaged, and deletes nothing that it could not read.
+// runDamage is row L-6: a queue is filled, its server killed, and on copies of its data each kind of file is hurt.
+// A server that starts on them delivers everything but what it names as damaged, and deletes nothing that it could
+// not read.
 func runDamage(ctx context.Context, t *Trial) (*Verdict, error) {
 	queued := t.runs(1500, 10000)
 	o := setting{
@@ -286,8 +287,9 @@ func (s *stage) injure(ctx context.Context, whole string, i *injury, r *rand.Ran
 	return s.compare(i, path, said, left)
 }
 
-// outlive starts the server on damaged data and lets it deliver what it can. Damage of the index may be found only then: the
-// server ends, and whoever looks after services starts it again. The error is errDied if it does not start.
+// outlive starts the server on damaged data and lets it deliver what it can. Damage of the index may be found only
+// then: the server ends, and whoever looks after services starts it again. The error is errDied if it does not
+// start.
 func (s *stage) outlive(ctx context.Context, i *injury) (*process, int64, error) {
 	for try := 0; ; try++ {
 		p, err := s.start()
@@ -348,7 +350,8 @@ func (s *stage) empties(ctx context.Context) (int64, error) {
 	}
 }
 
-// compare holds what arrived against what was accepted. left entries are still in the queue, where anybody can see them.
+// compare holds what arrived against what was accepted. left entries are still in the queue, where anybody can see
+// them.
 func (s *stage) compare(i *injury, path, said string, left int64) error {
 	submissions, err := readLines[submission](filepath.Join(s.o.dir, submitLedger))
 	if err != nil {
@@ -404,8 +407,8 @@ func (s *stage) compare(i *injury, path, said string, left int64) error {
 		s.v.Lost += missing
 		s.v.breach(I1, "%s: %d of %d recipients got nothing, and the server says nothing", i.name, missing, all)
 	}
-	s.v.note("%s: %d of %d missing, %d of them still in the queue, %d not named in log and check; it %s", i.name, missing, all,
-		left, unnamed, told)
+	s.v.note("%s: %d of %d missing, %d of them still in the queue, %d not named in log and check; it %s",
+		i.name, missing, all, left, unnamed, told)
 	if strange := left - int64(missing); strange > 0 {
 		s.v.breach(Row, "%s: %d entries are in the queue, and %d recipients got nothing", i.name, left, missing)
 	}

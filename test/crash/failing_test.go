@@ -9,8 +9,8 @@ import (
 	"github.com/godwit-mta/godwit/event"
 )
 
-// powerless returns healthy evidence whose first life ended by a power cut: it began at 2,000 ms, was done at 2,005 ms, and the
-// process lived until 2,400 ms.
+// powerless returns healthy evidence whose first life ended by a power cut: it began at 2,000 ms, was done at 2,005
+// ms, and the process lived until 2,400 ms.
 func powerless() *paper {
 	p := healthy()
 	p.kills[0].Cut, p.kills[0].Gone = at(2005), at(2010)
@@ -25,7 +25,9 @@ func TestPowerCutEvidence(t *testing.T) {
 		doctor func(p *paper)
 	}{
 		{"as after a kill", 0, func(*paper) {}},
-		{"acknowledged while the power went, and lost", 0, func(p *paper) { p.submit("edge", accepted, 2003, "a@quick.example") }},
+		{"acknowledged while the power went, and lost", 0, func(p *paper) {
+			p.submit("edge", accepted, 2003, "a@quick.example")
+		}},
 		{"acknowledged before, and lost", I1, func(p *paper) { p.submit("edge", accepted, 1999, "a@quick.example") }},
 		{"acknowledged long after, and lost", I1, func(p *paper) {
 			p.kills[0].Gone = at(2900)

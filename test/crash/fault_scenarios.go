@@ -18,8 +18,8 @@ const (
 	lastWords  = 250 * time.Millisecond // a reply may be read so long after it was decided
 )
 
-// runSyncErrors is row L-3: a sync fails, once or from then on. At the seam the n-th sync of each directory fails, and on the
-// real binary, where strace is installed, whichever comes first.
+// runSyncErrors is row L-3: a sync fails, once or from then on. At the seam the n-th sync of each directory fails,
+// and on the real binary, where strace is installed, whichever comes first.
 func runSyncErrors(ctx context.Context, t *Trial) (*Verdict, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -57,8 +57,8 @@ func runSyncErrors(ctx context.Context, t *Trial) (*Verdict, error) {
 	})
 }
 
-// faultyLife is one life of a server whose file system fails. It returns how long the server lived after the fault, 0 if
-// it did not end by itself within patience, which it must where the journal is concerned.
+// faultyLife is one life of a server whose file system fails. It returns how long the server lived after the fault,
+// 0 if it did not end by itself within patience, which it must where the journal is concerned.
 func (s *stage) faultyLife(ctx context.Context, self string, f *fault, patience time.Duration) (time.Duration, error) {
 	p, err := s.launch(self, s.o.prefix, f.env())
 	if err != nil {
@@ -74,7 +74,8 @@ func (s *stage) faultyLife(ctx context.Context, self string, f *fault, patience 
 }
 
 // awaitFault waits until a server ends by itself, or long enough, and holds it to what it owes.
-func (s *stage) awaitFault(ctx context.Context, p *process, dirs []string, patience time.Duration) (time.Duration, error) {
+func (s *stage) awaitFault(ctx context.Context, p *process, dirs []string, patience time.Duration) (
+	time.Duration, error) {
 	for deadline := time.Now().Add(patience); p.alive(); {
 		fault, failed, _ := p.trouble()
 		if must := !failed.IsZero(); must && time.Since(failed) > endsWithin {
@@ -98,8 +99,8 @@ func (s *stage) awaitFault(ctx context.Context, p *process, dirs []string, patie
 	gone := time.Now()
 	fault, failed, panics := p.trouble()
 	for _, line := range panics {
-		// Pebble panics where the directory of the index cannot be synced. That ends the process as it should, and the index
-		// is made of the journal again.
+		// Pebble panics where the directory of the index cannot be synced. That ends the process as it should, and the
+		// index is made of the journal again.
 		if strings.Contains(line, filepath.Join(s.o.data, "index")) {
 			s.v.note("the index ended the server by a panic")
 			continue
@@ -155,8 +156,8 @@ func (s *stage) traceLives(ctx context.Context, lives int) error {
 		if n%2 == 0 {
 			inject += ":when=1" // of each thread
 		}
-		tracer := exec.CommandContext(ctx, "strace", "-f", "-q", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", inject,
-			"-p", strconv.Itoa(p.cmd.Process.Pid))
+		tracer := exec.CommandContext(ctx, "strace", "-f", "-q", "-o", "/dev/null", "-e", "trace=fsync,fdatasync",
+			"-e", inject, "-p", strconv.Itoa(p.cmd.Process.Pid))
 		if err := tracer.Start(); err != nil {
 			return errors.Join(fmt.Errorf("strace: %w", err), p.end())
 		}
@@ -312,8 +313,8 @@ func (s *stage) stall(ctx context.Context, p *process, d time.Duration) error {
 	}
 	pause(ctx, 2*time.Second)
 	after := s.door.replies.take()
-	s.v.note("a sync of %s: meanwhile refused %v, %s; 2s later %d acknowledged, the slowest after %s", d, during.refused, greeted,
-		after.accepted, after.slowest.Round(time.Millisecond))
+	s.v.note("a sync of %s: meanwhile refused %v, %s; 2s later %d acknowledged, the slowest after %s", d, during.refused,
+		greeted, after.accepted, after.slowest.Round(time.Millisecond))
 	if after.accepted == 0 {
 		s.v.breach(Row, "nothing is acknowledged 2s after the disk goes on")
 	}

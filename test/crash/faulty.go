@@ -50,8 +50,8 @@ var opNames = map[string][]errorfs.OpKind{
 }
 
 var errnos = map[string]syscall.Errno{
-	"EIO": syscall.EIO, "EROFS": syscall.EROFS, "EDQUOT": syscall.EDQUOT, "EMFILE": syscall.EMFILE, "ENOMEM": syscall.ENOMEM,
-	"ENOSPC": syscall.ENOSPC,
+	"EIO": syscall.EIO, "EROFS": syscall.EROFS, "EDQUOT": syscall.EDQUOT, "EMFILE": syscall.EMFILE,
+	"ENOMEM": syscall.ENOMEM, "ENOSPC": syscall.ENOSPC,
 }
 
 // env returns the fault as what the server's environment says.

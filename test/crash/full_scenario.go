@@ -33,8 +33,9 @@ func runDiskFull(ctx context.Context, t *Trial) (_ *Verdict, err error) {
 	defer func() { err = errors.Join(err, d.close()) }()
 	inside, outside := d.data()
 	o := setting{
-		binary: t.Binary, dir: t.Dir, seed: t.Seed, data: inside, seen: outside, prefix: d.prefix(), down: true, pending: -1,
-		profile: true, calm: 15 * time.Second, // a report that found no room is tried again after 10 s
+		binary: t.Binary, dir: t.Dir, seed: t.Seed, data: inside, seen: outside, prefix: d.prefix(),
+		down: true, pending: -1, profile: true,
+		calm:   15 * time.Second, // a report that found no room is tried again after 10 s
 		config: serverConfig{retry: "[10s]"},
 	}
 	return perform(ctx, o, func(ctx context.Context, s *stage) error {
@@ -68,8 +69,8 @@ func (s *stage) fillUp(ctx context.Context, p *process, stay time.Duration) erro
 	if err != nil {
 		return err
 	}
-	s.v.note("the first %s after %s, with %.0f MiB of %d free", fullReply, time.Since(began).Round(time.Millisecond), mib(free),
-		diskMiB)
+	s.v.note("the first %s after %s, with %.0f MiB of %d free", fullReply, time.Since(began).Round(time.Millisecond),
+		mib(free), diskMiB)
 	least := free
 	for until := time.Now().Add(stay); time.Now().Before(until) && p.alive(); pause(ctx, 20*time.Millisecond) {
 		if free, err = freeSpace(s.o.seen); err != nil {

@@ -15,7 +15,8 @@ const (
 
 // runKill is row L-1.
 func runKill(ctx context.Context, t *Trial) (*Verdict, error) {
-	v, err := perform(ctx, setting{binary: t.Binary, dir: t.Dir, seed: t.Seed}, func(ctx context.Context, s *stage) error {
+	o := setting{binary: t.Binary, dir: t.Dir, seed: t.Seed}
+	v, err := perform(ctx, o, func(ctx context.Context, s *stage) error {
 		for cycle := range t.runs(8, 50) {
 			if err := s.killCycle(ctx); err != nil {
 				return fmt.Errorf("cycle %d: %w", cycle+1, err)
@@ -60,8 +61,8 @@ func (s *stage) killCycle(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// liveFor lets a server that is ready take mail for so long. Sometimes what rests since an attempt was interrupted is told
-// to go on in between.
+// liveFor lets a server that is ready take mail for so long. Sometimes what rests since an attempt was interrupted
+// is told to go on in between.
 func (s *stage) liveFor(ctx context.Context, p *process, life time.Duration) error {
 	s.door.set(p.address)
 	if retry := s.between(0, longestLife); retry < life {

@@ -19,8 +19,8 @@ const (
 	bigWithin  = 4 * time.Minute
 )
 
-// runMemory is row M-3: many messages of 25 MB at once, in a process that may use 512 MB. What does not fit is refused for the
-// time being, and sent again until it is taken. Small mail goes on beside it.
+// runMemory is row M-3: many messages of 25 MB at once, in a process that may use 512 MB. What does not fit is
+// refused for the time being, and sent again until it is taken. Small mail goes on beside it.
 func runMemory(ctx context.Context, t *Trial) (_ *Verdict, err error) {
 	group, err := newMemoryGroup(groupMiB)
 	if err != nil {
@@ -54,7 +54,7 @@ func runMemory(ctx context.Context, t *Trial) (_ *Verdict, err error) {
 		if err != nil {
 			return errors.Join(err, p.end())
 		}
-		s.v.note("most memory resident: %.0f MiB of %d; the group was at its limit %d times, where the page cache counts too",
+		s.v.note("most memory resident: %.0f MiB of %d; with the page cache the group was at its limit %d times",
 			mib(peak), groupMiB, limited)
 		return s.finish(ctx, p, before)
 	})

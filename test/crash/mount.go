@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// enclave is a mount namespace of its own: what is mounted in it nobody else sees, and it is gone when the harness is. A
-// process that only waits keeps it alive.
+// enclave is a mount namespace of its own: what is mounted in it nobody else sees, and it is gone when the harness
+// is. A process that only waits keeps it alive.
 type enclave struct {
 	holder *exec.Cmd
 	stdin  io.WriteCloser

@@ -7,14 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shutdownRequest is EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32), and noLogFlush its flag that drops what the file system's own
-// log has not written yet.
+// shutdownRequest is EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32), and noLogFlush its flag that drops what the file
+// system's own log has not written yet.
 const (
 	shutdownRequest = 0x8004587d
 	noLogFlush      = 2
 )
 
-// cutPower makes the disk forget everything that was not synced and fail from now on, as a machine without power does.
+// cutPower makes the disk forget everything that was not synced and fail from now on, as a machine without power
+// does.
 func (d *disk) cutPower() error {
 	f, err := os.Open(d.seen(d.point))
 	if err != nil {

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// runPowerCut is row L-2: the disk forgets what was not synced, at random moments under load and while the server starts.
-// Lives are long enough for checkpoints of the index, which come every two seconds, and segments small enough to be removed
-// all the time.
+// runPowerCut is row L-2: the disk forgets what was not synced, at random moments under load and while the server
+// starts. Lives are long enough for checkpoints of the index, which come every two seconds, and segments small
+// enough to be removed all the time.
 func runPowerCut(ctx context.Context, t *Trial) (_ *Verdict, err error) {
 	d, err := newDisk(ctx, t.Dir, 1024, 0)
 	if err != nil {

@@ -133,8 +133,8 @@ func (j *judgement) flight(d delivery, before, again *reception) (k *kill, numbe
 	return j.forgotten(before, again)
 }
 
-// forgotten explains a repeat by a power cut that took the claim with it, which is written before an attempt and synced
-// soon after.
+// forgotten explains a repeat by a power cut that took the claim with it, which is written before an attempt and
+// synced soon after.
 func (j *judgement) forgotten(before, again *reception) (k *kill, number int, ok bool) {
 	for i := range j.kills {
 		k := &j.kills[i]
@@ -146,8 +146,9 @@ func (j *judgement) forgotten(before, again *reception) (k *kill, number int, ok
 	return nil, 0, false
 }
 
-// killsAbout returns the kills that a delivery may have been in flight at, the likeliest first: the end of the life it
-// came from, if that was soon after the 250, and earlier ones after which its sink may have read or answered it late.
+// killsAbout returns the kills that a delivery may have been in flight at, the likeliest first: the end of the life
+// it came from, if that was soon after the 250, and earlier ones after which its sink may have read or answered it
+// late.
 func (j *judgement) killsAbout(r *reception) []*kill {
 	var own, earlier []*kill
 	for i := range j.kills {

@@ -15,9 +15,9 @@ type Scenario struct {
 	Quick string // the sizes, for people
 	Full  string
 	CI    bool // part of the short form that a plain `go test` runs
-	// Run carries the scenario out. What the server does wrong is in the verdict; an error says that the scenario could not be
-	// carried out, and one made by [Skip] that it cannot be on this machine. It returns when everything it
-	// started has ended.
+	// Run carries the scenario out. What the server does wrong is in the verdict; an error says that the scenario
+	// could not be carried out, and one made by [Skip] that it cannot be on this machine. It returns when everything
+	// it started has ended.
 	Run func(ctx context.Context, t *Trial) (*Verdict, error)
 }
 

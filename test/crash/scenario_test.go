@@ -18,8 +18,8 @@ import (
 )
 
 // TestScenario runs the fault matrix. Plain, it runs the short form: some rows in their quick size. CRASH=quick and
-// CRASH=full run all rows in that size; a row that -run names ('TestScenario/L-3') is run in any case. SEED repeats the
-// choices of a run, RUNS sets how often faults are made.
+// CRASH=full run all rows in that size; a row that -run names ('TestScenario/L-3') is run in any case. SEED repeats
+// the choices of a run, RUNS sets how often faults are made.
 func TestScenario(t *testing.T) {
 	size := os.Getenv("CRASH")
 	if !slices.Contains([]string{"", "quick", "full"}, size) {

@@ -20,8 +20,8 @@ import (
 // listenerName is the listener that submitters use.
 const listenerName = "load"
 
-// serverConfig is what scenarios change in the server's configuration. What is small makes rare things common: segments
-// and event files end often.
+// serverConfig is what scenarios change in the server's configuration. What is small makes rare things common:
+// segments and event files end often.
 type serverConfig struct {
 	segment     string // default 8MiB
 	messageSize int    // default messageLimit

@@ -32,7 +32,7 @@ type setting struct {
 
 	submitters int           // sessions that submit at once; default 16
 	largest    int           // octets of a message; default 200 KiB
-	pending    int64         // recipients acknowledged and not delivered at which submitters wait; default 3,000, negative: never
+	pending    int64         // recipients on their way at which submitters wait; default 3,000, negative: never
 	drain      time.Duration // how long the queue may take to become empty at the end; default 90 s
 	calm       time.Duration // how long it must be empty: a report may still have to be made; default 1 s
 }
@@ -196,7 +196,9 @@ func (s *stage) addSubmitters(n int) {
 		i := s.names
 		s.names++
 		sub := &submitter{door: s.door, ledger: s.submit, rand: rand.New(rand.NewPCG(s.o.seed, uint64(100+i)))}
-		sub.shaper = &shaper{rand: sub.rand, name: strconv.Itoa(i), text: s.text, largest: s.o.largest, plain: s.o.plain, sites: s.o.sites}
+		sub.shaper = &shaper{
+			rand: sub.rand, name: strconv.Itoa(i), text: s.text, largest: s.o.largest, plain: s.o.plain, sites: s.o.sites,
+		}
 		s.submitters.Go(func() { sub.run(s.submitCtx) })
 	}
 }
@@ -261,8 +263,8 @@ func (s *stage) client() *api.Client {
 	return api.NewSocketClient(filepath.Join(s.o.seen, "admin.sock"))
 }
 
-// retry does what an operator does after a crash: what rests since its attempt was interrupted goes on now. Like all of
-// them this act may be cut by the kill.
+// retry does what an operator does after a crash: what rests since its attempt was interrupted goes on now. Like
+// all of them this act may be cut by the kill.
 func (s *stage) retry(ctx context.Context) error {
 	client := s.client()
 	defer client.Close()
@@ -273,8 +275,8 @@ func (s *stage) retry(ctx context.Context) error {
 	return nil
 }
 
-// finish ends the load, waits until the server p holds no mail, looks at what it still uses if before is not nil, stops
-// it in order, and has the server's own tool check what is left. A nil p is started.
+// finish ends the load, waits until the server p holds no mail, looks at what it still uses if before is not nil,
+// stops it in order, and has the server's own tool check what is left. A nil p is started.
 func (s *stage) finish(ctx context.Context, p *process, before *usage) error {
 	s.endLoad()
 	if p == nil {

@@ -176,8 +176,8 @@ func (p *plan) introduce(c *session, and string) (end submission, goOn bool, err
 	return end, true, nil
 }
 
-// refuse ends a transaction that the server does not want. With commands in flight that need an answer of another kind,
-// the session ends too.
+// refuse ends a transaction that the server does not want. With commands in flight that need an answer of another
+// kind, the session ends too.
 func (p *plan) refuse(c *session, r reply) (submission, bool, error) {
 	end := submission{Outcome: refused, Code: r.code, Enhanced: r.enhanced()}
 	if p.pipelined {

@@ -64,7 +64,9 @@ func TestOutcomes(t *testing.T) {
 }
 
 func newTestShaper() *shaper {
-	return &shaper{rand: rand.New(rand.NewPCG(7, 7)), name: "test", text: newText(rand.NewPCG(7, 8)), largest: largest, sites: sites}
+	return &shaper{
+		rand: rand.New(rand.NewPCG(7, 7)), name: "test", text: newText(rand.NewPCG(7, 8)), largest: largest, sites: sites,
+	}
 }
 
 // submitTo carries a plan out against a sink, and returns what came there.

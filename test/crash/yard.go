@@ -81,7 +81,8 @@ func (y *yard) writeConfig(more string) error {
 	}
 	fmt.Fprintf(&text, "routes:\n  - {domains: [\"*.%s\"], hosts: [\"127.0.3.1:%s\"]}\n", yardDomain, y.port)
 	// Nothing that is not routed exists: nobody answers on this port.
-	fmt.Fprintf(&text, "dns: {servers: [\"127.0.0.1:9\"], timeout: 100ms}\nevents: {max_size: 64MiB, keep: 10000}\nlog: {format: json}\n%s", more)
+	text.WriteString("dns: {servers: [\"127.0.0.1:9\"], timeout: 100ms}\n")
+	text.WriteString("events: {max_size: 64MiB, keep: 10000}\nlog: {format: json}\n" + more)
 	y.config = filepath.Join(y.t.Dir, "godwit.yaml")
 	return os.WriteFile(y.config, []byte(text.String()), 0o600)
 }
@@ -135,7 +136,8 @@ func (y *yard) start() (*process, error) {
 func (y *yard) client() *api.Client { return api.NewSocketClient(filepath.Join(y.data, "admin.sock")) }
 
 // load submits n messages of this size, spread over tenants and domains, and returns how long it took.
-func (y *yard) load(ctx context.Context, p *process, n, size, sessions int, domain func(i int) string) (time.Duration, error) {
+func (y *yard) load(ctx context.Context, p *process, n, size, sessions int, domain func(i int) string) (
+	time.Duration, error) {
 	began := time.Now()
 	var all sync.WaitGroup
 	errs := make([]error, y.tenants)
@@ -143,7 +145,8 @@ func (y *yard) load(ctx context.Context, p *process, n, size, sessions int, doma
 		all.Go(func() {
 			share := n/y.tenants + min(1, max(0, n%y.tenants-tenant))
 			result, err := smtptest.Load(ctx, smtptest.LoadOptions{
-				Address: p.listeners[fmt.Sprintf("t%d", tenant)], Messages: share, Size: size, Sessions: max(sessions/y.tenants, 1),
+				Address: p.listeners[fmt.Sprintf("t%d", tenant)], Messages: share, Size: size,
+				Sessions: max(sessions/y.tenants, 1),
 				To: func(i int) []string {
 					return []string{fmt.Sprintf("user%d@%s.%s", i, domain(i*y.tenants+tenant), yardDomain)}
 				},
