@@ -138,7 +138,11 @@ func (t *trial) check(fs vfs.FS) error {
 	if _, err := fs.Stat("/journal"); err != nil {
 		return nil // it crashed before there was one
 	}
-	r, err := Check(context.Background(), CheckOptions{JournalDir: "/journal", Dir: "/spool", FS: fs})
+	o := CheckOptions{JournalDir: "/journal", Dir: "/spool", FS: fs}
+	if t.keys != nil {
+		o.FS, o.Sealer = t.keys.FS(fs), t.keys
+	}
+	r, err := Check(context.Background(), o)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/godwit-mta/godwit/internal/journal"
+	"github.com/godwit-mta/godwit/internal/seal"
 	"github.com/godwit-mta/godwit/message"
 	"github.com/godwit-mta/godwit/smtp"
 )
@@ -31,8 +32,9 @@ var (
 // Everything that was acknowledged must be there, everything else must be as before or as after the change.
 func TestCrashCampaign(t *testing.T) {
 	t.Parallel()
+	keys := newKeys(t)
 	if *seedFlag != 0 {
-		if err := campaign(*seedFlag, t.Logf); err != nil {
+		if err := campaign(*seedFlag, keys, t.Logf); err != nil {
 			t.Fatalf("seed %d: %v", *seedFlag, err)
 		}
 		return
@@ -49,7 +51,7 @@ func TestCrashCampaign(t *testing.T) {
 	for range runtime.GOMAXPROCS(0) + 1 {
 		wg.Go(func() {
 			for seed := range seeds {
-				if err := campaign(seed, func(string, ...any) {}); err != nil {
+				if err := campaign(seed, keys, func(string, ...any) {}); err != nil {
 					t.Errorf("seed %d: %v (repeat with -spool.seed=%d)", seed, err, seed)
 				}
 			}
@@ -66,8 +68,23 @@ func TestCrashCampaign(t *testing.T) {
 	wg.Wait()
 }
 
+// newKeys makes keys to encrypt with: every other run of the campaign does.
+func newKeys(t *testing.T) *seal.Keyring {
+	t.Helper()
+	masters, err := seal.ParseMasters([]byte(seal.NewMaster()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := seal.Open(seal.Options{Dir: t.TempDir(), Masters: masters, Seal: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
 // trial is one run of the campaign: several lives of one spool.
 type trial struct {
+	keys    *seal.Keyring // nil: what is written is clear
 	rng     *rand.Rand
 	logf    func(string, ...any)
 	ids     *message.IDs
@@ -112,10 +129,13 @@ func (k *trialSink) Fresh(_ *Message, es []*Entry) {
 }
 func (k *trialSink) Due(QueueKey, time.Time) {}
 
-func campaign(seed uint64, logf func(string, ...any)) error {
+func campaign(seed uint64, keys *seal.Keyring, logf func(string, ...any)) error {
 	t := &trial{
 		rng: rand.New(rand.NewPCG(seed, 1)), logf: logf, ids: message.NewIDs(nil), fs: vfs.NewCrashableMem(),
 		history: make(map[EntryID][]step),
+	}
+	if seed%2 == 0 {
+		t.keys = keys
 	}
 	for range 2 + t.rng.IntN(3) {
 		if err := t.life(); err != nil {
@@ -290,8 +310,12 @@ func (t *trial) rng2() uint64 { return uint64(t.cutAt)*7919 + uint64(t.begun) }
 func (t *trial) open() error {
 	t.opened = time.Now()
 	fs := errorfs.Wrap(t.fs, errorfs.InjectorFunc(t.operation))
-	log, err := journal.Open(journal.Options{Dir: "/journal", FS: fs, SegmentSize: 16 << 10, Owner: "test",
-		LazyDelay: 100 * time.Microsecond, Spares: -1})
+	var index vfs.FS = fs
+	o := journal.Options{Dir: "/journal", FS: fs, SegmentSize: 16 << 10, Owner: "test", LazyDelay: 100 * time.Microsecond, Spares: -1}
+	if t.keys != nil {
+		o.Sealer, index = t.keys, t.keys.FS(fs)
+	}
+	log, err := journal.Open(o)
 	if err != nil {
 		return err
 	}
@@ -309,7 +333,7 @@ func (t *trial) open() error {
 	}
 	t.sink.fresh, t.overlay = nil, 16+t.rng.IntN(60)
 	t.spool, err = Open(context.Background(), Options{
-		Dir: "/spool", FS: fs, Journal: log, Waste: waste, OverlayEntries: t.overlay,
+		Dir: "/spool", FS: index, Journal: log, Waste: waste, OverlayEntries: t.overlay,
 		IndexMemtable: 64 << 10, IndexCache: 1 << 10, Fatal: func(error) {},
 		Logger: slog.New(slog.NewTextHandler(logWriter(t.logf), nil)), Interrupted: []time.Duration{time.Second, time.Minute},
 	})
