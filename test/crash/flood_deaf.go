@@ -67,8 +67,8 @@ func runDeaf(ctx context.Context, t *Trial) (*Verdict, error) {
 				return err
 			}
 		}
-		// Nobody waits ten minutes for the replies to what such a remote took into its socket: the process is killed.
-		if err := r.killNow(r.p); err != nil {
+		// A stop does not wait ten minutes for the replies to what such remotes have in their sockets.
+		if err := r.down(); err != nil {
 			return err
 		}
 		return r.up(ctx)
