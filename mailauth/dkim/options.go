@@ -109,12 +109,7 @@ func (k *KeyOptions) identityFits() bool {
 			return false
 		}
 	}
-	domain := k.Identity[at+1:]
-	if !isDomain(domain) || len(domain) < len(k.Domain) {
-		return false
-	}
-	head, tail := domain[:len(domain)-len(k.Domain)], domain[len(domain)-len(k.Domain):]
-	return strings.EqualFold(tail, k.Domain) && (head == "" || head[len(head)-1] == '.')
+	return atOrBelow(k.Identity[at+1:], k.Domain)
 }
 
 func isDomain(s string) bool {

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/godwit-mta/godwit/mailauth/internal/tagsig"
 	"github.com/godwit-mta/godwit/message"
 )
 
@@ -71,7 +72,7 @@ func isFieldName(s string) bool {
 // workspace is what one call needs.
 type workspace struct {
 	hash   hash.Hash
-	body   relaxedBody
+	body   tagsig.RelaxedBody
 	found  []message.Field // the fields of one message that have rules
 	rules  []int           // of each found
 	signed []byte          // canonical fields, in the order of h=
@@ -142,7 +143,7 @@ func (s *Signer) gather(w *workspace, header message.Header) error {
 			if n++; n > maxSignedFields {
 				return fmt.Errorf("%w: more than %d of %s", ErrHeader, maxSignedFields, r.name)
 			}
-			w.signed = appendRelaxedField(w.signed, w.found[j].Name, w.found[j].Value)
+			w.signed = tagsig.AppendRelaxedField(w.signed, w.found[j].Name, w.found[j].Value)
 			w.signed = append(w.signed, '\r', '\n')
 			w.list(r.name)
 		}
@@ -185,19 +186,19 @@ func cleanLines(p []byte) bool {
 
 func (w *workspace) hashBody(pieces [][]byte, skip int) error {
 	w.hash.Reset()
-	w.body.reset(w.hash)
+	w.body.Reset(w.hash)
 	for _, p := range pieces {
 		if skip >= len(p) {
 			skip -= len(p)
 			continue
 		}
-		w.body.write(p[skip:])
+		w.body.Feed(p[skip:])
 		skip = 0
-		if w.body.bad {
+		if w.body.Bad() {
 			return ErrLineEnd
 		}
 	}
-	if w.body.end(); w.body.bad {
+	if w.body.End(); w.body.Bad() {
 		return ErrLineEnd
 	}
 	w.hash.Sum(w.bodies[:0])
@@ -229,7 +230,7 @@ func (w *workspace) sign(dst []byte, k *Key, now time.Time) ([]byte, error) {
 	dst = base64.StdEncoding.AppendEncode(dst, w.bodies[:])
 	dst = append(dst, ";\r\n\tb="...)
 
-	w.field = appendRelaxedField(w.field[:0], dst[begin:begin+len("DKIM-Signature")], dst[begin+len("DKIM-Signature:"):])
+	w.field = tagsig.AppendRelaxedField(w.field[:0], dst[begin:begin+len("DKIM-Signature")], dst[begin+len("DKIM-Signature:"):])
 	w.hash.Reset()
 	_, _ = w.hash.Write(w.signed)
 	_, _ = w.hash.Write(w.field)

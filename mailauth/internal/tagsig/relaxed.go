@@ -1,12 +1,12 @@
-package dkim
+package tagsig
 
-import "hash"
+import "io"
 
-// relaxedBody makes a body canonical the relaxed way (RFC 6376, 3.4.4) on its way into a hash: blanks within a line
+// RelaxedBody makes a body canonical the relaxed way (RFC 6376, 3.4.4) on its way into a hash: blanks within a line
 // become one space, those at its end go, and so do empty lines at the end of the body. It may be fed in pieces that are cut
 // anywhere.
-type relaxedBody struct {
-	hash  hash.Hash
+type RelaxedBody struct {
+	hash  io.Writer
 	n     int  // octets in out
 	lines int  // line ends not yet written: they may be the last ones
 	blank bool // blanks not yet written: they may end the line
@@ -16,7 +16,8 @@ type relaxedBody struct {
 	out   [4096]byte
 }
 
-func (c *relaxedBody) reset(h hash.Hash) {
+// Reset begins a body, which goes into h.
+func (c *RelaxedBody) Reset(h io.Writer) {
 	c.hash, c.n, c.lines = h, 0, 0
 	c.blank, c.cr, c.some, c.bad = false, false, false, false
 }
@@ -24,7 +25,11 @@ func (c *relaxedBody) reset(h hash.Hash) {
 // plain says which octets stand for themselves.
 func plain(b byte) bool { return b > ' ' || b != ' ' && b != '\t' && b != '\r' && b != '\n' }
 
-func (c *relaxedBody) write(p []byte) {
+// Bad reports whether a CR or LF stood alone: such a body has no canonical form.
+func (c *RelaxedBody) Bad() bool { return c.bad }
+
+// Feed takes the next piece of the body.
+func (c *RelaxedBody) Feed(p []byte) {
 	for i := 0; i < len(p); {
 		b := p[i]
 		if c.cr {
@@ -76,7 +81,7 @@ func textEnd(p []byte) int {
 }
 
 // flushPending writes the line ends and the blank that turned out not to be last.
-func (c *relaxedBody) flushPending() {
+func (c *RelaxedBody) flushPending() {
 	c.some = true
 	for ; c.lines > 0; c.lines-- {
 		c.octet('\r')
@@ -88,7 +93,7 @@ func (c *relaxedBody) flushPending() {
 	}
 }
 
-func (c *relaxedBody) octet(b byte) {
+func (c *RelaxedBody) octet(b byte) {
 	if c.n == len(c.out) {
 		c.flush()
 	}
@@ -96,7 +101,7 @@ func (c *relaxedBody) octet(b byte) {
 	c.n++
 }
 
-func (c *relaxedBody) text(p []byte) {
+func (c *RelaxedBody) text(p []byte) {
 	for len(p) > 0 {
 		if c.n == len(c.out) {
 			c.flush()
@@ -107,13 +112,13 @@ func (c *relaxedBody) text(p []byte) {
 	}
 }
 
-func (c *relaxedBody) flush() {
+func (c *RelaxedBody) flush() {
 	_, _ = c.hash.Write(c.out[:c.n]) // never fails
 	c.n = 0
 }
 
-// end finishes the body: what has text ends with one line end, what has none is empty.
-func (c *relaxedBody) end() {
+// End finishes the body: what has text ends with one line end, what has none is empty.
+func (c *RelaxedBody) End() {
 	if c.cr {
 		c.bad = true
 	}
@@ -124,8 +129,8 @@ func (c *relaxedBody) end() {
 	c.flush()
 }
 
-// appendRelaxedField appends a header field made canonical the relaxed way (RFC 6376, 3.4.2), without its line end.
-func appendRelaxedField(dst, name, value []byte) []byte {
+// AppendRelaxedField appends a header field made canonical the relaxed way (RFC 6376, 3.4.2), without its line end.
+func AppendRelaxedField(dst, name, value []byte) []byte {
 	for _, b := range name {
 		if 'A' <= b && b <= 'Z' {
 			b += 'a' - 'A'
