@@ -33,8 +33,10 @@ type DB struct {
 	metrics *metrics
 	pebble  *pebble.DB
 
+	opened   atomic.Bool   // Open has returned it
 	turn     chan struct{} // one slot: whose batch is being applied
 	revision atomic.Uint64
+	sum      uint64 // see witness; guarded by turn
 
 	// uses counts operations that look into Pebble, since it must not be used after it is closed.
 	uses struct {
@@ -71,11 +73,15 @@ func Open(o Options) (*DB, error) {
 		return nil, fmt.Errorf("store metrics: %w", err)
 	}
 	if d.pebble, err = d.openPebble(); err != nil {
-		return nil, fmt.Errorf("opening store %s: %w", o.Dir, err)
+		return nil, fmt.Errorf("opening store %s: %w", o.Dir, damage(err))
 	}
-	if err := d.readRevision(); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening store %s: %w", o.Dir, err), d.pebble.Close())
+	if err := d.guarded(func() error { return errors.Join(d.readRevision(), d.verify()) }); err != nil {
+		if d.Err() == nil {
+			err = errors.Join(err, d.pebble.Close())
+		}
+		return nil, fmt.Errorf("opening store %s: %w", o.Dir, damage(err))
 	}
+	d.opened.Store(true)
 	return d, nil
 }
 
@@ -101,10 +107,10 @@ func (d *DB) openPebble() (*pebble.DB, error) {
 		})
 		return err
 	})
-	if err != nil {
-		return nil, errors.Join(err, d.heldByOther(err))
+	if err != nil && d.Err() == nil { // else the engine itself may have stopped with the lock
+		err = errors.Join(err, d.heldByOther(err))
 	}
-	return db, nil
+	return db, err
 }
 
 // heldByOther says whether the reason that the engine did not open is another holder of its lock.
@@ -231,6 +237,10 @@ func (d *DB) Apply(ctx context.Context, b *Batch) (uint64, error) {
 		}
 	}
 	revision := d.revision.Load() + 1
+	sum, err := d.after(b, revision)
+	if err != nil {
+		return 0, err
+	}
 	begin := time.Now()
 	if err := d.commit(b, revision); err != nil {
 		return 0, err
@@ -238,6 +248,8 @@ func (d *DB) Apply(ctx context.Context, b *Batch) (uint64, error) {
 	d.metrics.apply.Observe(time.Since(begin).Seconds())
 	d.metrics.applied.Inc()
 	d.revision.Store(revision)
+	d.sum = sum
+	d.testify()
 	d.tell(b, revision)
 	return revision, nil
 }
@@ -308,7 +320,9 @@ func (d *DB) fail(cause error) {
 		d.metrics.failed.Set(1)
 		d.logger.Error("store has failed", slog.Any("error", cause))
 	}
-	d.options.Fatal(cause)
+	if d.opened.Load() { // else Open tells, and nothing is lost by it
+		d.options.Fatal(cause)
+	}
 	select {} // not Goexit: the engine's deferred calls expect its locks as they were when it went on
 }
 
