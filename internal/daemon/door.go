@@ -241,7 +241,7 @@ func (d *Daemon) submissionServers() []api.SubmissionServer {
 	for _, in := range d.inlets {
 		l, ok := listenerNamed(cfg, in.name)
 		addr, tcp := in.socket.Addr().(*net.TCPAddr)
-		if !ok || !tcp || l.Auth == "off" {
+		if !ok || !tcp || l.Auth != "optional" && l.Auth != "required" {
 			continue
 		}
 		host := addr.IP.String()
