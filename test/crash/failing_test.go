@@ -28,6 +28,27 @@ func TestPowerCutEvidence(t *testing.T) {
 		{"acknowledged while the power went, and lost", 0, func(p *paper) {
 			p.submit("edge", accepted, 2003, "a@quick.example")
 		}},
+		{"acknowledged while the power went, lost, and delivered by a machine without power", 0, func(p *paper) {
+			p.submit("edge", accepted, 2003, "a@quick.example")
+			p.receive("edge", "a@quick.example", 2008)
+		}},
+		{"acknowledged while the power went, lost, and delivered later", I3, func(p *paper) {
+			p.submit("edge", accepted, 2003, "a@quick.example")
+			p.receive("edge", "a@quick.example", 4500)
+		}},
+		{"refused for good, and delivered by a machine without power", I3, func(p *paper) {
+			p.submit("edge", refused, 2003, "a@quick.example")
+			p.end("edge").Code = 552
+			p.receive("edge", "a@quick.example", 2008)
+		}},
+		{"a report that only a machine without power made", 0, func(p *paper) {
+			r := p.receive("vain", sender, 2008)
+			r.Traced, r.About, r.Failed = false, "failed", []string{"nobody0@users.example"}
+		}},
+		{"a second report, long after", I3, func(p *paper) {
+			r := p.receive("vain", sender, 4500)
+			r.Traced, r.About, r.Failed = false, "failed", []string{"nobody0@users.example"}
+		}},
 		{"acknowledged before, and lost", I1, func(p *paper) { p.submit("edge", accepted, 1999, "a@quick.example") }},
 		{"acknowledged long after, and lost", I1, func(p *paper) {
 			p.kills[0].Gone = at(2900)

@@ -11,7 +11,7 @@ import (
 func (j *judgement) judgeReports() {
 	told := make(map[delivery]map[string]bool) // failed entry to the reports about it
 	for d, list := range j.receptions {
-		if !local(d.to) {
+		if !local(d.to) || j.vain(d, list) {
 			continue
 		}
 		if slices.ContainsFunc(list, (*reception).delivered) {
