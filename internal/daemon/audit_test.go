@@ -117,6 +117,9 @@ func TestRecord(t *testing.T) {
 		}
 	}
 	w.Start()
+	if found, err := w.Client().Findings(ctx); err != nil || !slices.ContainsFunc(found.Findings, func(f api.Finding) bool { return f.Subject == "audit" }) {
+		t.Errorf("no finding: %+v, %v", found, err)
+	}
 	after, err := w.Client().VerifyAudit(ctx)
 	check(err)
 	if after.Bad != rep.Last+2 { // behind the stop that follows the report

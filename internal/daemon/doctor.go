@@ -230,6 +230,11 @@ func (p physician) Findings() []api.Finding {
 			Subject: "relay", Name: f.Listener, Problem: f.What, Advice: f.Advice, Since: timeOrNil(f.Since), Grave: f.Open,
 		})
 	}
+	if err := p.r.d.audit.Finding(); err != nil {
+		list = append(list, api.Finding{
+			Subject: "audit", Name: "chain", Problem: err.Error(), Advice: "see `godwit audit verify`, and who could write data_dir", Grave: true,
+		})
+	}
 	if p.r.door.certs == nil {
 		return list
 	}
