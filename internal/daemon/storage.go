@@ -1,12 +1,15 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/godwit-mta/godwit/api"
 	"github.com/godwit-mta/godwit/internal/journal"
 	"github.com/godwit-mta/godwit/internal/spool"
+	"github.com/godwit-mta/godwit/internal/store"
 )
 
 // storageFindings tells what is wrong with what keeps the mail: an empty queue after damage is no good news.
@@ -52,4 +55,13 @@ func segments(ids []journal.ExtentID) string {
 		names = append(names, fmt.Sprintf("%016x", uint64(id)))
 	}
 	return "segment " + strings.Join(names, ", ")
+}
+
+// storeError says what to do when the store does not open. Unlike the index it cannot be made anew from anything.
+func storeError(dataDir string, err error) error {
+	if !errors.Is(err, store.ErrDamaged) {
+		return fmt.Errorf("open store: %w", err)
+	}
+	return fmt.Errorf("open store: %w; check the disk, then restore %s from a backup, or move it away to start without what was "+
+		"set at run time (credentials, domains, keys, holds); no mail is in it", err, filepath.Join(dataDir, "store"))
 }

@@ -1,11 +1,13 @@
 package daemon
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/godwit-mta/godwit/internal/journal"
 	"github.com/godwit-mta/godwit/internal/spool"
+	"github.com/godwit-mta/godwit/internal/store"
 )
 
 // TestStorageFindings: damage is told even when the queue is empty; nothing wrong says nothing.
@@ -24,5 +26,19 @@ func TestStorageFindings(t *testing.T) {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("%q lacks %q", text.String(), want)
 		}
+	}
+}
+
+// TestStoreError: whoever has a damaged store is told what to do.
+func TestStoreError(t *testing.T) {
+	t.Parallel()
+	err := storeError("/data", fmt.Errorf("opening: %w", store.ErrDamaged))
+	for _, want := range []string{"damaged", "/data/store", "backup"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%v lacks %q", err, want)
+		}
+	}
+	if err := storeError("/data", store.ErrLocked); strings.Contains(err.Error(), "backup") {
+		t.Error(err)
 	}
 }
