@@ -151,7 +151,7 @@ func (d *Daemon) openData(cfg *config.Config) error {
 		Dir: filepath.Join(cfg.DataDir, "store"), FS: SealedFS(d.keys, d.diskFS()), Logger: d.log, Registerer: d.metrics,
 	})
 	if err != nil {
-		return fmt.Errorf("open store: %w", err)
+		return storeError(cfg.DataDir, err)
 	}
 	return d.openAudit(cfg)
 }
