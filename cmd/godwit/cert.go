@@ -120,5 +120,7 @@ func makeCertificate(files certs.Pair, names []string, days int) (madeCertificat
 	if err := certs.WritePair(files, cert, key); err != nil {
 		return madeCertificate{}, err
 	}
-	return madeCertificate{Certificate: files.Certificate, Key: files.Key, Names: names, Expires: time.Now().Add(valid).Truncate(time.Second)}, nil
+	return madeCertificate{
+		Certificate: files.Certificate, Key: files.Key, Names: names, Expires: time.Now().Add(valid).Truncate(time.Second),
+	}, nil
 }

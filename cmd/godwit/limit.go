@@ -61,7 +61,8 @@ func printLimits(w io.Writer, list []api.LimitState, now time.Time, columns int)
 		fmt.Fprintln(w, "Nobody who is limited has sent lately; --all shows what others have sent.")
 		return
 	}
-	rows := [][]cell{{word("OF"), word("NAME"), word("LIMIT"), {text: "USED", right: true}, {text: "MAX", right: true}, {text: "HELD BACK", right: true}, word("STATE")}}
+	head := func(s string) cell { return cell{text: s, right: true} }
+	rows := [][]cell{{word("OF"), word("NAME"), word("LIMIT"), head("USED"), head("MAX"), head("HELD BACK"), word("STATE")}}
 	for i := range list {
 		l := &list[i]
 		most, state := "-", ""
@@ -71,7 +72,9 @@ func printLimits(w io.Writer, list []api.LimitState, now time.Time, columns int)
 		if l.Room != nil {
 			state = "USED UP, room " + until(l.Room, now) + "; " + state
 		}
-		rows = append(rows, []cell{word(l.Holder), word(l.Name), word(l.Limit), number(l.Used), {text: most, right: true}, number(l.Refused), word(state)})
+		rows = append(rows, []cell{
+			word(l.Holder), word(l.Name), word(l.Limit), number(l.Used), head(most), number(l.Refused), word(state),
+		})
 	}
 	fmt.Fprint(w, table(rows, columns))
 }

@@ -22,8 +22,8 @@ func (d *decoder) checkDoor(key string, l *Listener, ip netip.Addr) {
 	for name, networks := range map[string][]netip.Prefix{"proxy_protocol": l.ProxyProtocol, "xclient": l.XClient} {
 		for i, p := range networks {
 			if tooWide(p) {
-				d.wrong(fmt.Sprintf("%s.%s[%d]", key, name, i), p.String()+" covers much of the internet, and all in it could claim any address",
-					"list the addresses of your proxies")
+				d.wrong(fmt.Sprintf("%s.%s[%d]", key, name, i),
+					p.String()+" covers much of the internet, and all in it could claim any address", "list the addresses of your proxies")
 			}
 		}
 	}
@@ -32,8 +32,10 @@ func (d *decoder) checkDoor(key string, l *Listener, ip netip.Addr) {
 			"set auth: required")
 	}
 	for i, p := range l.AllowNetworks {
-		if slices.ContainsFunc(l.DenyNetworks, func(n netip.Prefix) bool { return n.Bits() <= p.Bits() && n.Contains(p.Addr()) }) {
-			d.advise(fmt.Sprintf("%s.allow_networks[%d]", key, i), p.String()+" lies within deny_networks, which go first", "remove it from one of them")
+		denied := func(n netip.Prefix) bool { return n.Bits() <= p.Bits() && n.Contains(p.Addr()) }
+		if slices.ContainsFunc(l.DenyNetworks, denied) {
+			d.advise(fmt.Sprintf("%s.allow_networks[%d]", key, i), p.String()+" lies within deny_networks, which go first",
+				"remove it from one of them")
 		}
 	}
 }
@@ -196,7 +198,8 @@ func (d *decoder) checkTLS() {
 		for name, file := range map[string]string{"certificate": p.Certificate, "key": p.Key} {
 			switch {
 			case file == "":
-				d.missing(key, name, "is missing", "name the file (PEM), such as /etc/godwit/tls/"+map[string]string{"certificate": "cert.pem", "key": "key.pem"}[name])
+				example := map[string]string{"certificate": "cert.pem", "key": "key.pem"}[name]
+				d.missing(key, name, "is missing", "name the file (PEM), such as /etc/godwit/tls/"+example)
 			case !filepath.IsAbs(file):
 				d.notAbsolute(key+"."+name, file)
 			}
@@ -231,7 +234,8 @@ func (d *decoder) checkACME(a *ACME) {
 		d.missing(key, "dns_secret_file", "is missing, so no record could be set", "name the file with the TSIG key or the API token")
 	}
 	if a.DNSProvider == "rfc2136" && (a.DNSServer == "" || a.DNSKeyName == "") {
-		d.missing(key, "dns_server", "or dns_key_name is missing", "name the server that takes updates and the key, such as dns_server: \"192.0.2.53:53\" and dns_key_name: godwit")
+		d.missing(key, "dns_server", "or dns_key_name is missing",
+			`name the server that takes updates and the key, such as dns_server: "192.0.2.53:53" and dns_key_name: godwit`)
 	}
 }
 
@@ -287,7 +291,8 @@ func (d *decoder) checkQuota(key string, q *Quota) {
 			d.advise(key+"."+w.name+"_per_minute", "is above the limit of an hour, so it never counts", "lower it, or leave it out")
 		}
 		if w.day > 0 && max(w.minute, w.hour) > w.day {
-			d.advise(key+"."+w.name+"_per_day", "is below the limit of an hour or minute, which never counts", "raise it, or leave the other out")
+			d.advise(key+"."+w.name+"_per_day", "is below the limit of an hour or minute, which never counts",
+				"raise it, or leave the other out")
 		}
 	}
 }

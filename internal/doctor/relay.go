@@ -264,6 +264,6 @@ func (t *Target) fill(line string) string {
 	if len(t.RelayDomains) > 0 {
 		relay = strings.Replace(t.RelayDomains[0], "*.", "x.", 1)
 	}
-	return strings.NewReplacer("{ours}", t.Ours, "{dest}", foreign, "{DEST}", strings.ToUpper(foreign), "{srv}", t.Hostname, "{ip}", literal,
-		"{relay}", relay).Replace(line)
+	return strings.NewReplacer("{ours}", t.Ours, "{dest}", foreign, "{DEST}", strings.ToUpper(foreign), "{srv}", t.Hostname,
+		"{ip}", literal, "{relay}", relay).Replace(line)
 }

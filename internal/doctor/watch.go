@@ -64,7 +64,8 @@ func NewWatch(o Options) (*Watch, error) {
 	})
 	w.metrics.tried = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "godwit_doctor_relay_check_timestamp_seconds",
-		Help: "When the self-check for open relays last ended, in Unix time. If it stops rising for more than a day, the check does not run.",
+		Help: "When the self-check for open relays last ended, in Unix time. If it does not rise for more than a day, the check " +
+			"does not run.",
 	})
 	if o.Registerer == nil {
 		return w, nil

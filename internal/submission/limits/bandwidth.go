@@ -9,8 +9,8 @@ import (
 // MaxWait is how long a sender is made to wait by Bandwidth before it is told to come back later.
 const MaxWait = time.Minute
 
-// Bandwidth paces octets per second. A message is paid for after it has come, and who owes waits before the next one, so that no memory is
-// held meanwhile. The zero value sets no limit. It is safe for concurrent use.
+// Bandwidth paces octets per second. A message is paid for after it has come, and who owes waits before the next one, so
+// that no memory is held meanwhile. The zero value sets no limit. It is safe for concurrent use.
 type Bandwidth struct {
 	mu struct {
 		sync.Mutex
