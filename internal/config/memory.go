@@ -29,7 +29,7 @@ func (d *decoder) checkMemory() {
 			largest, key = n, fmt.Sprintf("listeners[%d].limits.message_size", i)
 		}
 	}
-	if c.Memory.InFlight < 2*largest {
+	if c.Memory.InFlight < 2*largest && !d.noted(key) { // a size out of range has its problem already
 		d.wrong("memory.in_flight", fmt.Sprintf("%v is less than two messages of %s", c.Memory.InFlight, key),
 			fmt.Sprintf("write at least %v, or a smaller message_size", 2*largest))
 	}

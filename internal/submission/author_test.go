@@ -63,7 +63,7 @@ func TestAuthors(t *testing.T) {
 		{"From: undisclosed:;", unclear},
 		{"From:", unclear},
 		{"From: Me", unclear},
-		{"From: =?utf-8?b?Y2VvQGJhbmsuZXhhbXBsZQ==?=", unclear},               // espoofer a11: the whole address encoded
+		{"From: =?utf-8?b?Y2VvQGJhbmsuZXhhbXBsZQ==?=", unclear},                // espoofer a11: the whole address encoded
 		{"From: =?utf-8?b?PGNlb0BiYW5rLmV4YW1wbGU+?= <" + mine + ">", foreign}, // ... as a name in angle brackets
 		{"From: \"<" + bank + ">\" <" + mine + ">", foreign},
 		{"From: =?utf-8?q?ceo=40bank.example=00?= <" + mine + ">", unclear}, // Mailsploit
