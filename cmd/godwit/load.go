@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 
@@ -20,6 +21,7 @@ type loadFlags struct {
 	from, to   string
 	recipients int
 	domains    int
+	login      loginFlags
 }
 
 func (a *app) loadCommand() *cobra.Command {
@@ -31,6 +33,7 @@ func (a *app) loadCommand() *cobra.Command {
 --to a # becomes the number of the message, and a % that number modulo --domains.
 The status is 0 if all were accepted.`,
 		Example: `  godwit load --address 127.0.0.1:2525 --messages 10000 --size 10240 --sessions 50 --to user@sink.example
+  godwit load --address 127.0.0.1:587 --user app --password-file secret --ca cert.pem --from app@example.com
   godwit load --address 127.0.0.1:2525 --messages 1000 --rate 100 --domains 20 --to user#@d%.example --json`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.load(c.Context(), &f) },
@@ -48,6 +51,7 @@ The status is 0 if all were accepted.`,
 		"send each message to `N` recipients; +1, +2 ... tell them apart")
 	fl.IntVar(&f.domains, "domains", 1, "let a % in --to run through `N` numbers")
 	fl.BoolVar(&f.o.LMTP, "lmtp", false, "speak LMTP")
+	f.login.register(c)
 	return c
 }
 
@@ -94,6 +98,16 @@ type loadResult struct {
 func (a *app) load(ctx context.Context, f *loadFlags) error {
 	if err := f.validate(); err != nil {
 		return err
+	}
+	secure, err := a.secure(&f.login, f.o.Address)
+	if err != nil {
+		return err
+	}
+	if secure != nil {
+		if f.o.LMTP {
+			return usagef("--lmtp goes neither with --tls nor with --user")
+		}
+		f.o.Dial = func(ctx context.Context) (net.Conn, error) { return dial(ctx, f.o.Address, secure, f.o.Hello) }
 	}
 	f.o.Sessions = min(f.o.Sessions, f.o.Messages)
 	f.o.From = func(i int) string { return f.expand(f.from, i) }

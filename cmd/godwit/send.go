@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,6 +31,7 @@ type letter struct {
 	files, fields       []string
 	raw                 bool
 	notify, ret, envid  string
+	login               loginFlags
 }
 
 func (a *app) sendCommand() *cobra.Command {
@@ -44,6 +44,7 @@ With --raw, standard input is a whole message, header included; it is sent as it
 The status is 0 if it was accepted for all recipients.`,
 		Example: `  echo "It works." | godwit send --from me@example.com --to you@example.net --subject Hello
   godwit send --from me@example.com --to you@example.net --subject Invoice --text "See attached." --attach invoice.pdf
+  godwit send --server mail.example.com:587 --user app --password-file secret --from me@example.com --to you@example.net --text Hello
   godwit send --from me@example.com --to you@example.net --raw --notify success,failure < message.eml`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.send(c.Context(), &l) },
@@ -65,6 +66,7 @@ The status is 0 if it was accepted for all recipients.`,
 	f.StringVar(&l.notify, "notify", "", "report `WHEN`: never, or some of success,failure,delay (RFC 3461)")
 	f.StringVar(&l.ret, "return", "", "`WHAT` a report returns of the message: full or headers (RFC 3461)")
 	f.StringVar(&l.envid, "envelope-id", "", "`NAME` of the envelope that reports repeat (RFC 3461)")
+	l.login.register(c)
 	complete(c, "notify", "never", "success", "failure", "delay")
 	complete(c, "return", "full", "headers")
 	return c
@@ -87,13 +89,16 @@ func (a *app) send(ctx context.Context, l *letter) error {
 	if err := checkAddress("--server", l.server); err != nil {
 		return err
 	}
+	secure, err := a.secure(&l.login, l.server)
+	if err != nil {
+		return err
+	}
 	t, err := l.transaction(a.input())
 	if err != nil {
 		return err
 	}
 	defer t.Body.Release()
-	d := net.Dialer{Timeout: dialTimeout}
-	nc, err := d.DialContext(ctx, "tcp", l.server)
+	nc, err := dial(ctx, l.server, secure, l.hello)
 	if err != nil {
 		return explainDial(ctx, "--server", l.server, err)
 	}

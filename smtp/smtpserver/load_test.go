@@ -21,8 +21,8 @@ func TestSecureLoad(t *testing.T) {
 		dial := func(ctx context.Context) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", address)
 		}
-		secure := smtptest.SecureOptions{TLS: clientTLS(t), Implicit: implicit, Auth: func(state *tls.ConnectionState) sasl.Client {
-			return sasl.ScramSHA256Client("joe", "secret", nil)
+		secure := smtptest.SecureOptions{TLS: clientTLS(t), Implicit: implicit, Auth: func(*tls.ConnectionState, []string) (sasl.Client, error) {
+			return sasl.ScramSHA256Client("joe", "secret", nil), nil
 		}}
 		r, err := smtptest.Load(t.Context(), smtptest.LoadOptions{Messages: 40, Sessions: 4, Size: 40 << 10, Dial: smtptest.SecureDial(dial, secure)})
 		if err != nil || r.Accepted != 40 {
@@ -31,7 +31,9 @@ func TestSecureLoad(t *testing.T) {
 		b.mu.Lock()
 		loaded := len(b.mu.peers)
 		b.mu.Unlock()
-		secure.Auth = func(*tls.ConnectionState) sasl.Client { return sasl.PlainClient("", "joe", "wrong") }
+		secure.Auth = func(*tls.ConnectionState, []string) (sasl.Client, error) {
+			return sasl.PlainClient("", "joe", "wrong"), nil
+		}
 		conn, err := dial(t.Context())
 		if err != nil {
 			t.Fatal(err)

@@ -21,15 +21,17 @@ type SecureOptions struct {
 	TLS      *tls.Config // nil: the session stays in the clear
 	Implicit bool        // TLS from the first octet, instead of STARTTLS
 
-	// Auth makes the client of one login, given the state of the connection (nil in the clear). Nil: no login.
-	Auth func(state *tls.ConnectionState) sasl.Client
+	// Auth makes the client of one login, given the state of the connection (nil in the clear) and the mechanisms that the
+	// server offers. Nil: no login.
+	Auth func(state *tls.ConnectionState, offered []string) (sasl.Client, error)
 
 	Hello   string        // empty means load.test
 	Timeout time.Duration // for all of it, zero is 30 s
 }
 
 // Secure reads the greeting, puts TLS over the connection and logs in. The connection that it returns begins with the
-// greeting again, so that a client that knows nothing of all this can go on from there. An error closes nc.
+// greeting again, so that a client that knows nothing of all this can go on from there. An error closes nc; nothing of a
+// secret is in it.
 func Secure(ctx context.Context, nc net.Conn, o SecureOptions) (net.Conn, error) {
 	if o.Hello == "" {
 		o.Hello = "load.test"
@@ -102,10 +104,10 @@ func (d *dialog) secure(ctx context.Context, o SecureOptions) error {
 	}
 	d.banner = banner.AppendTo(nil)
 	if o.TLS != nil && !o.Implicit {
-		if _, err := d.say("EHLO " + o.Hello); err != nil {
+		if _, err := d.say("EHLO", "EHLO "+o.Hello); err != nil {
 			return err
 		}
-		if _, err := d.say("STARTTLS"); err != nil {
+		if _, err := d.say("STARTTLS", "STARTTLS"); err != nil {
 			return err
 		}
 		if err := d.handshake(ctx, o.TLS); err != nil {
@@ -115,10 +117,25 @@ func (d *dialog) secure(ctx context.Context, o SecureOptions) error {
 	if o.Auth == nil {
 		return nil
 	}
-	if _, err := d.say("EHLO " + o.Hello); err != nil {
+	hello, err := d.say("EHLO", "EHLO "+o.Hello)
+	if err != nil {
 		return err
 	}
-	return d.login(o.Auth(d.state))
+	client, err := o.Auth(d.state, mechanisms(hello.Text))
+	if err != nil {
+		return err
+	}
+	return d.login(client)
+}
+
+// mechanisms returns those of a reply to EHLO (RFC 4954, 3).
+func mechanisms(hello string) []string {
+	for line := range strings.SplitSeq(hello, "\n") {
+		if words := strings.Fields(strings.ToUpper(line)); len(words) > 0 && words[0] == "AUTH" {
+			return words[1:]
+		}
+	}
+	return nil
 }
 
 func (d *dialog) handshake(ctx context.Context, config *tls.Config) error {
@@ -148,7 +165,7 @@ func (d *dialog) login(c sasl.Client) error {
 		line += " " + base64.StdEncoding.EncodeToString(response)
 	}
 	for {
-		r, err := d.say(line)
+		r, err := d.say("AUTH", line)
 		if err != nil || r.Code != 334 {
 			return err
 		}
@@ -163,12 +180,11 @@ func (d *dialog) login(c sasl.Client) error {
 	}
 }
 
-// say sends a line and wants a reply that is not a refusal.
-func (d *dialog) say(line string) (smtp.Reply, error) {
+// say sends a line and wants a reply that is not a refusal. Errors name the verb: the line may be a secret.
+func (d *dialog) say(verb, line string) (smtp.Reply, error) {
 	if _, err := d.conn.Write([]byte(line + "\r\n")); err != nil {
 		return smtp.Reply{}, err
 	}
-	verb, _, _ := strings.Cut(line, " ")
 	return d.reply(verb)
 }
 
