@@ -48,8 +48,11 @@ func (h Hash) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (h *Hash) UnmarshalText(text []byte) error {
-	if n, err := hex.Decode(h[:], text); err != nil || n != len(h) || len(text) != 2*len(h) {
-		return fmt.Errorf("%q is no SHA-256", text)
+	if len(text) != 2*len(h) {
+		return fmt.Errorf("%.80q is no SHA-256", text)
+	}
+	if _, err := hex.Decode(h[:], text); err != nil {
+		return fmt.Errorf("%q is no SHA-256: %w", text, err)
 	}
 	return nil
 }
