@@ -241,8 +241,8 @@ func (j *judgement) readReceptions() {
 	}
 }
 
-// vain reports that a message came from a machine without power alone, and left no trace in the event log: the process that
-// lives on for the harness may deliver what it was about to write when the power went.
+// vain reports that a message came from a machine without power alone, and left no trace in the event log: the
+// process that lives on for the harness may deliver what it was about to write when the power went.
 func (j *judgement) vain(d delivery, list []*reception) bool {
 	return j.messages[d.token] == nil && !slices.ContainsFunc(list, func(r *reception) bool {
 		return !slices.ContainsFunc(j.kills, func(k kill) bool {
