@@ -291,6 +291,7 @@ func (s *stage) slowLife(ctx context.Context, self string, f *fault, life time.D
 // stall looks at a server one of whose syncs takes very long: it may wait or refuse, acknowledge nothing, and go on
 // afterwards.
 func (s *stage) stall(ctx context.Context, p *process, d time.Duration) error {
+	s.stalled = d
 	var fault time.Time
 	for deadline := time.Now().Add(10 * time.Second); fault.IsZero(); fault, _, _ = p.trouble() {
 		if !pause(ctx, 5*time.Millisecond) || time.Now().After(deadline) {

@@ -214,7 +214,7 @@ func (j *judgement) readEntry(t *told) {
 	if n := len(e.events); n > 0 {
 		due = e.events[n-1].NextAttempt
 	}
-	if late := t.Time.Sub(due); !due.IsZero() && late > lateness {
+	if late := t.Time.Sub(due); !due.IsZero() && late > lateness+j.stalled {
 		j.v.breach(I7, "entry %s was due at %s, and %s came %s later", t.Entry, due.Format(time.TimeOnly), t.Type, late)
 	}
 	e.events = append(e.events, t)

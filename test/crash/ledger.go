@@ -172,6 +172,7 @@ type evidence struct {
 	receptions  []reception
 	kills       []kill
 	events      []told
+	stalled     time.Duration // how long the disk stood still, which nobody is late for
 }
 
 // readEvidence reads the ledgers in dir and the event log in events.

@@ -90,7 +90,9 @@ type stage struct {
 	late   []string // entries that were seen long after they were due
 	stats  api.SpoolStats
 	damage string // what spool check complained of
-	v      Verdict
+
+	stalled time.Duration // how long the disk stood still
+	v       Verdict
 }
 
 // perform plays act, with world and submitters running beside it, and judges what the ledgers say at its end. Usually
@@ -109,6 +111,7 @@ func perform(ctx context.Context, o setting, act func(ctx context.Context, s *st
 	if err != nil {
 		return nil, err
 	}
+	e.stalled = s.stalled
 	v := judge(e)
 	v.merge(&s.v)
 	v.Seed, v.Complaints, v.MoreComplaints = o.seed, s.log.complaints, s.log.more
