@@ -346,8 +346,8 @@ func TestSameAsAnother(t *testing.T) {
 			whole = generate(t, r)
 		}
 		msg := mutate(r, whole)
-		if !cleanLines(msg) {
-			continue // it repairs line ends, we do not
+		if !cleanLines(msg) || msg[0] == ' ' || msg[0] == '\t' {
+			continue // it repairs line ends and blanks before the first field, we do not
 		}
 		ours, err := v.Verify(t.Context(), [][]byte{msg}, time.Now())
 		if err != nil {
