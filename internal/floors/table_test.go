@@ -39,7 +39,7 @@ var rooms = map[string]int{
 // from there, the packages above: delivery knows delivery/egress, and journal/journaltest knows journal.
 var neighbours = map[string][]string{
 	"message/dsn": {"smtp"}, // reports quote replies, paths and recipients
-	"mailauth":    {"message"},
+	"mailauth":    {"message", "mailauth/internal"}, // fields and bodies of messages; what the signing fields of DKIM and ARC have in common
 	"api":         {"event"},
 
 	"internal/spool": {"internal/journal", "internal/strictfs"}, // the spool is a view of the journal; its index ends in an orderly way
@@ -107,6 +107,7 @@ var libraries = []library{
 	{"go.uber.org/goleak", []string{}, "it is for tests"},
 	{"pgregory.net/rapid", []string{}, "it is for tests"},
 	{"github.com/emersion/go-msgauth", []string{}, "another's verifier tells tests whether our signatures hold"},
+	{"blitiri.com.ar/go/spf", []string{}, "another's evaluator is compared with ours in tests"},
 }
 
 // testKits are packages that are not tests themselves but exist for tests, so they may use what tests use.
