@@ -38,7 +38,7 @@ var rooms = map[string]int{
 // neighbours lists who may know whom on one floor. A package may always know the packages below its own directory and,
 // from there, the packages above: delivery knows delivery/egress, and journal/journaltest knows journal.
 var neighbours = map[string][]string{
-	"message/dsn": {"smtp"}, // reports quote replies, paths and recipients
+	"message/dsn": {"smtp"},                         // reports quote replies, paths and recipients
 	"mailauth":    {"message", "mailauth/internal"}, // fields and bodies of messages; what the signing fields of DKIM and ARC have in common
 	"api":         {"event"},
 
