@@ -137,8 +137,11 @@ func isLabel(s string) bool {
 	return 1 <= len(s) && len(s) <= 63
 }
 
-// sign signs a SHA-256 hash.
-func (k *Key) sign(hash []byte) ([]byte, error) {
+// Algorithm returns what a= says of the key's signatures: "rsa-sha256" or "ed25519-sha256".
+func (k *Key) Algorithm() string { return k.algorithm }
+
+// SignHash signs a SHA-256 hash, for fields that are signed as those of DKIM are.
+func (k *Key) SignHash(hash []byte) ([]byte, error) {
 	sig, err := k.Signer.Sign(rand.Reader, hash, k.hash)
 	if err != nil {
 		return nil, fmt.Errorf("dkim: signing for %s with selector %s: %w", k.Domain, k.Selector, err)

@@ -91,6 +91,20 @@ func (s *Signer) Sign(dst []byte, pieces [][]byte, keys []*Key, now time.Time) (
 	if len(keys) == 0 || len(keys) > MaxKeys {
 		return dst, fmt.Errorf("dkim: %d keys, want 1 to %d", len(keys), MaxKeys)
 	}
+	return s.sign(dst, pieces, keys, 0, now)
+}
+
+// SignARC appends an ARC-Message-Signature field of the given instance, which is a DKIM signature under another name
+// (RFC 8617, 4.1.2), as Sign would. The key's Identity and Expire have no part in it.
+func (s *Signer) SignARC(dst []byte, pieces [][]byte, key *Key, instance int, now time.Time) ([]byte, error) {
+	if instance < 1 {
+		return dst, fmt.Errorf("dkim: %d is no instance", instance)
+	}
+	return s.sign(dst, pieces, []*Key{key}, instance, now)
+}
+
+// sign makes signatures of DKIM, or of ARC if there is an instance.
+func (s *Signer) sign(dst []byte, pieces [][]byte, keys []*Key, instance int, now time.Time) ([]byte, error) {
 	joined, err := message.JoinHeader(pieces)
 	if err != nil {
 		return dst, err
@@ -116,7 +130,7 @@ func (s *Signer) Sign(dst []byte, pieces [][]byte, keys []*Key, now time.Time) (
 	}
 	begin := len(dst)
 	for _, k := range keys {
-		if dst, err = w.sign(dst, k, now); err != nil {
+		if dst, err = w.sign(dst, k, instance, now); err != nil {
 			return dst[:begin], err
 		}
 	}
@@ -206,9 +220,18 @@ func (w *workspace) hashBody(pieces [][]byte, skip int) error {
 }
 
 // sign appends one signature.
-func (w *workspace) sign(dst []byte, k *Key, now time.Time) ([]byte, error) {
-	begin := len(dst)
-	dst = append(dst, "DKIM-Signature: v=1; a="...)
+func (w *workspace) sign(dst []byte, k *Key, instance int, now time.Time) ([]byte, error) {
+	begin, name := len(dst), dkimSignature.name
+	if instance > 0 {
+		name = arcSignature.name
+		dst = append(dst, name...)
+		dst = append(dst, ": i="...)
+		dst = strconv.AppendInt(dst, int64(instance), 10)
+	} else {
+		dst = append(dst, name...)
+		dst = append(dst, ": v=1"...)
+	}
+	dst = append(dst, "; a="...)
 	dst = append(dst, k.algorithm...)
 	dst = append(dst, "; c=relaxed/relaxed; d="...)
 	dst = append(dst, k.Domain...)
@@ -216,11 +239,11 @@ func (w *workspace) sign(dst []byte, k *Key, now time.Time) ([]byte, error) {
 	dst = append(dst, k.Selector...)
 	dst = append(dst, "; t="...)
 	dst = strconv.AppendInt(dst, now.Unix(), 10)
-	if k.Expire > 0 {
+	if k.Expire > 0 && instance == 0 {
 		dst = append(dst, "; x="...)
 		dst = strconv.AppendInt(dst, now.Add(k.Expire).Unix(), 10)
 	}
-	if k.Identity != "" {
+	if k.Identity != "" && instance == 0 {
 		dst = append(dst, ";\r\n\ti="...)
 		dst = append(dst, k.Identity...)
 	}
@@ -230,25 +253,16 @@ func (w *workspace) sign(dst []byte, k *Key, now time.Time) ([]byte, error) {
 	dst = base64.StdEncoding.AppendEncode(dst, w.bodies[:])
 	dst = append(dst, ";\r\n\tb="...)
 
-	w.field = tagsig.AppendRelaxedField(w.field[:0], dst[begin:begin+len("DKIM-Signature")], dst[begin+len("DKIM-Signature:"):])
+	w.field = tagsig.AppendRelaxedField(w.field[:0], dst[begin:begin+len(name)], dst[begin+len(name)+1:])
 	w.hash.Reset()
 	_, _ = w.hash.Write(w.signed)
 	_, _ = w.hash.Write(w.field)
 	w.hash.Sum(w.sum[:0])
-	sig, err := k.sign(w.sum[:])
+	sig, err := k.SignHash(w.sum[:])
 	if err != nil {
 		return dst, err
 	}
-	w.field = base64.StdEncoding.AppendEncode(w.field[:0], sig)
-	for rest := w.field; ; {
-		n := min(len(rest), 72)
-		dst = append(dst, rest[:n]...)
-		if rest = rest[n:]; len(rest) == 0 {
-			break
-		}
-		dst = append(dst, "\r\n\t "...)
-	}
-	return append(dst, "\r\n"...), nil
+	return tagsig.AppendSignature(dst, sig), nil
 }
 
 // appendFolded appends a list with line breaks after separators, so that lines stay below 78 octets.

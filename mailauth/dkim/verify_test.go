@@ -146,7 +146,7 @@ func signRaw(t testing.TB, template, msg string) string {
 		}
 		h := sha256.New()
 		m.hashHeader(h, s)
-		sig, err := keys()[0].sign(h.Sum(nil))
+		sig, err := keys()[0].SignHash(h.Sum(nil))
 		if err != nil {
 			t.Fatal(err)
 		}
