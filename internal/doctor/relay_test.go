@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,13 +74,13 @@ func TestRelayVerdicts(t *testing.T) {
 			}
 			return "250 ok\r\n"
 		}}, open: true},
-		"closes at once":       {s: &server{}},
-		"refuses the session":  {s: &server{greeting: "554 no\r\n", say: yes}},
+		"closes at once":      {s: &server{}},
+		"refuses the session": {s: &server{greeting: "554 no\r\n", say: yes}},
 		"closes at the sender": {s: &server{greeting: "220 x\r\n", say: func(line string) string {
 			return map[bool]string{true: "250 ok\r\n"}[strings.HasPrefix(line, "EHLO")]
 		}}},
-		"says nonsense":        {s: &server{greeting: "hello\r\n", say: yes}, err: "probe 1: the reply is not SMTP"},
-		"never ends a reply":   {s: &server{greeting: strings.Repeat("220-x\r\n", 200), say: yes}, err: "probe 1: the reply does not end"},
+		"says nonsense":      {s: &server{greeting: "hello\r\n", say: yes}, err: "probe 1: the reply is not SMTP"},
+		"never ends a reply": {s: &server{greeting: strings.Repeat("220-x\r\n", 200), say: yes}, err: "probe 1: the reply does not end"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -142,16 +143,16 @@ func TestProbes(t *testing.T) {
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		open := true
-		rounds := 0
+		var closed atomic.Bool
+		var rounds atomic.Int32
 		s := &server{greeting: "220 x\r\n", say: func(string) string {
-			if open {
+			if !closed.Load() {
 				return "250 ok\r\n"
 			}
 			return "550 no\r\n"
 		}}
 		w, err := doctor.NewWatch(doctor.Options{Targets: func() []doctor.Target {
-			rounds++
+			rounds.Add(1)
 			return []doctor.Target{s.target(), {Name: "gone", Hostname: "mx.test", Dial: func(context.Context) (net.Conn, error) {
 				return nil, errors.New("no route")
 			}}}
@@ -165,15 +166,15 @@ func TestWatch(t *testing.T) {
 		begin := time.Now()
 		time.Sleep(time.Hour)
 		list := w.Problems()
-		if rounds != 1 || len(list) != 2 || !list[0].Open || list[0].Listener != "t" || list[1].Open ||
+		if rounds.Load() != 1 || len(list) != 2 || !list[0].Open || list[0].Listener != "t" || list[1].Open ||
 			!strings.HasSuffix(list[1].What, "no route") {
-			t.Errorf("%d rounds: %+v", rounds, list)
+			t.Errorf("%d rounds: %+v", rounds.Load(), list)
 		}
 		time.Sleep(24 * time.Hour)
-		if list := w.Problems(); rounds != 2 || len(list) != 2 || list[0].Since.Sub(begin) > time.Minute {
-			t.Errorf("%d rounds: %+v", rounds, list)
+		if list := w.Problems(); rounds.Load() != 2 || len(list) != 2 || list[0].Since.Sub(begin) > time.Minute {
+			t.Errorf("%d rounds: %+v", rounds.Load(), list)
 		}
-		open = false
+		closed.Store(true)
 		if got := w.Now(t.Context()); len(got) != 2 || len(got[0].Report.Open) > 0 {
 			t.Errorf("%+v", got)
 		}
