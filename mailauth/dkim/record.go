@@ -151,3 +151,8 @@ func (k *KeyRecord) Verify(algorithm string, hash, sig []byte) error {
 	}
 	return nil
 }
+
+// IsKeyName reports whether there can be a key for a domain and a selector.
+func IsKeyName(domain, selector string) bool {
+	return isDomain(domain) && (isDomain(selector) || isLabel(selector))
+}

@@ -233,7 +233,12 @@ func (w *workspace) sign(dst []byte, k *Key, instance int, now time.Time) ([]byt
 	}
 	dst = append(dst, "; a="...)
 	dst = append(dst, k.algorithm...)
-	dst = append(dst, "; c=relaxed/relaxed; d="...)
+	dst = append(dst, "; c=relaxed/relaxed;"...)
+	if instance > 0 { // the name is longer, so the line is full
+		dst = append(dst, "\r\n\td="...)
+	} else {
+		dst = append(dst, " d="...)
+	}
 	dst = append(dst, k.Domain...)
 	dst = append(dst, ";\r\n\ts="...)
 	dst = append(dst, k.Selector...)
