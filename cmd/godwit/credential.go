@@ -47,7 +47,7 @@ type credentialFlags struct {
 
 func (f *credentialFlags) add(c *cobra.Command) {
 	l := c.Flags()
-	l.StringArrayVar(&f.domains, "domain", nil, "it may send from this `DOMAIN` and what is below; the domain becomes the tenant's if it is not yet")
+	l.StringArrayVar(&f.domains, "domain", nil, "it may send from this `DOMAIN` and below; it becomes the tenant's if it is not yet")
 	l.StringArrayVar(&f.senders, "sender", nil, "it may send from this domain or address of the tenant; may be repeated")
 	l.StringArrayVar(&f.networks, "network", nil, "it may come from this `NETWORK` or address only; may be repeated")
 	l.StringSliceVar(&f.scopes, "scope", nil, "what it is good for: smtp, api, read, admin (default smtp; with keys smtp,api)")

@@ -45,10 +45,10 @@ func loginMechanisms() []string {
 func (l *loginFlags) register(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&l.user, "user", "", "log in as `NAME`")
-	f.StringVar(&l.passwordFile, "password-file", "", "`FILE` whose first line is the password, API key or token; - is standard input "+
-		"(default: the variable "+passwordVariable+", or a prompt)")
+	f.StringVar(&l.passwordFile, "password-file", "", "`FILE` with the password, key or token; - is standard input "+
+		"(default: "+passwordVariable+" or a prompt)")
 	f.StringVar(&l.tls, "tls", "", "`FORM` of TLS: off, starttls or implicit (default: starttls with --user, otherwise off)")
-	f.StringVar(&l.ca, "ca", "", "PEM `FILE` of the authorities, or the certificate itself, to trust instead of the system's")
+	f.StringVar(&l.ca, "ca", "", "PEM `FILE` of authorities or certificates to trust instead of the system's")
 	f.StringVar(&l.mechanism, "mechanism", "", "SASL `NAME` to log in by (default: the best that the server offers)")
 	_ = c.MarkFlagFilename("password-file") // the flags exist
 	_ = c.MarkFlagFilename("ca", "pem", "crt")

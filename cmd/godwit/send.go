@@ -44,7 +44,7 @@ With --raw, standard input is a whole message, header included; it is sent as it
 The status is 0 if it was accepted for all recipients.`,
 		Example: `  echo "It works." | godwit send --from me@example.com --to you@example.net --subject Hello
   godwit send --from me@example.com --to you@example.net --subject Invoice --text "See attached." --attach invoice.pdf
-  godwit send --server mail.example.com:587 --user app --password-file secret --from me@example.com --to you@example.net --text Hello
+  godwit send --server mail.example.com:587 --user app --from app@example.com --to you@example.net --text Hello
   godwit send --from me@example.com --to you@example.net --raw --notify success,failure < message.eml`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.send(c.Context(), &l) },

@@ -57,7 +57,9 @@ func TestExamplesParse(t *testing.T) {
 			if !ok {
 				continue
 			}
-			words, _, _ = strings.Cut(words, " <")
+			for _, shell := range []string{" <", " >", " |"} {
+				words, _, _ = strings.Cut(words, shell)
+			}
 			found, rest, err := root.Find(splitWords(words))
 			if err != nil {
 				t.Errorf("%q: %v", line, err)
