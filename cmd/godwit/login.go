@@ -46,7 +46,7 @@ func (l *loginFlags) register(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&l.user, "user", "", "log in as `NAME`")
 	f.StringVar(&l.passwordFile, "password-file", "", "`FILE` with the password, key or token; - is standard input "+
-		"(default: "+passwordVariable+" or a prompt)")
+		"(default: "+passwordVariable+")")
 	f.StringVar(&l.tls, "tls", "", "`FORM` of TLS: off, starttls or implicit (default: starttls with --user, otherwise off)")
 	f.StringVar(&l.ca, "ca", "", "PEM `FILE` of authorities or certificates to trust instead of the system's")
 	f.StringVar(&l.mechanism, "mechanism", "", "SASL `NAME` to log in by (default: the best that the server offers)")
