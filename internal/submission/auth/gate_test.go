@@ -64,10 +64,35 @@ func TestGate(t *testing.T) {
 		if !g.enter(t.Context(), false) {
 			t.Error("a turn was lost")
 		}
-		g.rest(300 * time.Millisecond)
+		// After a failure those from elsewhere pause, and those at home do not notice.
+		g.rest(100 * time.Millisecond)
 		begin = time.Now()
-		if !g.enter(t.Context(), false) || time.Since(begin) != 300*time.Millisecond {
+		if !g.enter(t.Context(), true) || time.Since(begin) != 0 {
+			t.Errorf("somebody at home waits %v", time.Since(begin))
+		}
+		g.leave()
+		if !g.enter(t.Context(), false) || time.Since(begin) != 400*time.Millisecond {
 			t.Errorf("a pause of %v", time.Since(begin))
 		}
+		// Pauses add up, and the turn of somebody at home that ends within one does not end it.
+		g.rest(50 * time.Millisecond)
+		begin = time.Now()
+		wg.Go(func() {
+			if !g.enter(t.Context(), false) || time.Since(begin) != 200*time.Millisecond {
+				t.Errorf("a pause of %v", time.Since(begin))
+			}
+			g.rest(200 * time.Millisecond)
+		})
+		synctest.Wait()
+		if !g.enter(t.Context(), true) {
+			t.Error("nobody at home comes in")
+		}
+		g.leave()
+		wg.Wait()
+		begin = time.Now()
+		if !g.enter(t.Context(), false) || time.Since(begin) != 800*time.Millisecond {
+			t.Errorf("a pause of %v", time.Since(begin))
+		}
+		g.leave()
 	})
 }
