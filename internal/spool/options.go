@@ -48,7 +48,7 @@ type Options struct {
 	// MoveRate is how many octets a second are copied forward at most; default 16 MiB.
 	MoveRate int64
 
-	// IndexMemtable and IndexCache are octets of memory for the index; default 8 MiB each.
+	// IndexMemtable and IndexCache are octets of memory for the index; defaults 8 and 32 MiB.
 	IndexMemtable int64
 	IndexCache    int64
 
@@ -90,7 +90,7 @@ func (o Options) filled() (Options, error) {
 	fill(&o.Waste, 1<<30)
 	fill(&o.MoveRate, 16<<20)
 	fill(&o.IndexMemtable, 8<<20)
-	fill(&o.IndexCache, 8<<20)
+	fill(&o.IndexCache, 32<<20)
 	if o.OverlayEntries == 0 {
 		o.OverlayEntries = 50_000
 	}
