@@ -1,7 +1,9 @@
 package store
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,7 +23,8 @@ func (l engineLogger) Errorf(format string, args ...any) {
 }
 
 func (l engineLogger) Fatalf(format string, args ...any) {
-	l.db.fail(fmt.Errorf(format, args...))
+	first, _, _ := strings.Cut(fmt.Sprintf(format, args...), "\n") // where in Pebble it was found follows
+	l.db.fail(errors.New(first))
 }
 
 // troubles is since when background work has done nothing but fail.
