@@ -43,6 +43,7 @@ var jobs = []job{
 	{"depth", depthRow, true}, {"size", sizeRow, true}, {"sessions", sessionsRow, true}, {"domains", domainsRow, true},
 	{"recipients", recipientsRow, true},
 	{"latency", latencyJob, false}, {"deferred", deferredJob, false}, {"deep", deepJob, false}, {"idle", idleJob, false},
+	{"auth", authJob, false}, {"idle-tls", idleTLSJob, false},
 }
 
 func main() {

@@ -22,13 +22,14 @@ import (
 
 // server is the program under measurement, running on a data directory.
 type server struct {
-	dir     string
-	cmd     *exec.Cmd
-	address string        // of its listener
-	startup time.Duration // until it took mail
-	api     *api.Client
-	log     *bytes.Buffer // the last it said, for errors
-	gone    chan error
+	dir       string
+	cmd       *exec.Cmd
+	address   string            // of its usual listener
+	listeners map[string]string // the addresses of all
+	startup   time.Duration     // until it took mail
+	api       *api.Client
+	log       *bytes.Buffer // the last it said, for errors
+	gone      chan error
 }
 
 // configure writes the configuration for a server whose mail all goes to sink.
@@ -64,13 +65,14 @@ func startServer(ctx context.Context, b *bench, dir string) (*server, error) {
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", args[0], err)
 	}
-	ready := make(chan string, 1)
+	ready := make(chan map[string]string, 1)
 	go func() {
 		s.follow(stderr, ready)
 		s.gone <- s.cmd.Wait()
 	}()
 	select {
-	case s.address = <-ready:
+	case s.listeners = <-ready:
+		s.address = s.listeners["relay"]
 	case err := <-s.gone:
 		return nil, fmt.Errorf("the server ended while starting: %v\n%s", err, s.log)
 	case <-ctx.Done():
@@ -82,7 +84,7 @@ func startServer(ctx context.Context, b *bench, dir string) (*server, error) {
 }
 
 // follow reads the log until its end.
-func (s *server) follow(stderr io.Reader, ready chan<- string) {
+func (s *server) follow(stderr io.Reader, ready chan<- map[string]string) {
 	lines := bufio.NewScanner(stderr)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -91,7 +93,7 @@ func (s *server) follow(stderr io.Reader, ready chan<- string) {
 			Listeners map[string]string `json:"listeners"`
 		}
 		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "ready" {
-			ready <- line.Listeners["relay"]
+			ready <- line.Listeners
 		}
 		if s.log.Len() < 64<<10 {
 			s.log.Write(lines.Bytes())
