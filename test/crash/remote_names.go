@@ -48,6 +48,7 @@ func runNames(ctx context.Context, t *Trial) (*Verdict, error) {
 				r.v.breach(Row, "with DNS %s mail is accepted in %s (half), and without in %s", f.name, b, a)
 			}
 			r.world.dns.Fail("*", dnstest.Behaviour{})
+			r.began.heap += int64(sum.accepted) * 256 // Go's maps keep the room that they needed for what piled up
 		}
 		began := time.Now()
 		defer r.nudge(ctx, 2*time.Second)() // suspended queues are tried again by an operator; else it takes minutes
