@@ -29,7 +29,7 @@ const (
 	moreGoroutines = 5
 	moreFiles      = 5
 	moreHeapShare  = 0.10
-	moreHeap       = 8 << 20 // pools and indexes that stay warm
+	moreHeap       = 16 << 20 // what the index keeps: 8 MiB not yet in tables, as much of them
 )
 
 var (
