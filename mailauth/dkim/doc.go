@@ -1,4 +1,5 @@
-// Package dkim signs messages with DomainKeys Identified Mail (RFC 6376), with RSA (RFC 8301) and Ed25519 (RFC 8463).
+// Package dkim signs and verifies messages with DomainKeys Identified Mail (RFC 6376), with RSA (RFC 8301) and Ed25519
+// (RFC 8463).
 //
 // A [Signer] says what is signed; a [Key] says by whom. One call makes all signatures of a message from one pass over
 // its bytes, and appends the finished header fields, which belong before the message exactly as they are:
@@ -14,4 +15,13 @@
 //
 // Fields that readers show are listed once more than they occur (RFC 6376, 5.4), so that a second From or Subject put
 // on top of a signed message breaks it.
+//
+// A [Verifier] tells what became of each signature of a message, in one pass over its body whatever their number and forms:
+//
+//	v, err := dkim.NewVerifier(dkim.VerifyOptions{Resolver: r})
+//	...
+//	results, err := v.Verify(ctx, pieces, time.Now())
+//
+// What others send is bounded: signatures, names in h=, the size of fields, records and keys, and the time for the DNS. Line ends
+// are not repaired: a message with a bare CR or LF has no signature that holds, since programs disagree on what it says.
 package dkim

@@ -51,7 +51,7 @@ func value(f message.Field) []byte { return f.Raw[bytes.IndexByte(f.Raw, ':')+1:
 
 // parseSignature takes a field apart. If it cannot be used, the result says so.
 func parseSignature(f message.Field, k kind, now time.Time) *signature {
-	s := &signature{field: f, kind: k, limit: -1}
+	s := &signature{field: f, kind: k, limit: -1, result: Result{Length: -1}}
 	if err := s.parse(now); err != nil {
 		s.result.Err = err
 		s.result.Status = statusOf(err)
@@ -87,9 +87,9 @@ func (s *signature) parse(now time.Time) error {
 func (s *signature) names() error {
 	t := s.tags
 	r := &s.result
-	r.Domain, r.Selector, r.Algorithm = strings.ToLower(t.Text("d")), t.Text("s"), strings.ToLower(t.Text("a"))
+	r.Domain, r.Selector, r.Algorithm = strings.ToLower(t.Text("d")), t.Text("s"), clean(strings.ToLower(t.Text("a")))
 	if b, _ := t.Packed("b"); b != nil {
-		r.B = string(b[:min(8, len(b))])
+		r.B = clean(string(b[:min(8, len(b))]))
 	}
 	if !isDomain(r.Domain) || !isDomain(r.Selector) && !isLabel(r.Selector) {
 		r.Domain, r.Selector = clean(r.Domain), clean(r.Selector)
@@ -144,7 +144,6 @@ func (s *signature) hashes() error {
 	case "rsa-sha1":
 		return ErrWeakHash
 	default:
-		s.result.Algorithm = clean(s.result.Algorithm)
 		return fmt.Errorf("%w: a= is none that is known", ErrSyntax)
 	}
 	form, body, two := strings.Cut(strings.ToLower(s.tags.Text("c")), "/")
