@@ -43,7 +43,7 @@ func runClock(ctx context.Context, t *Trial) (v *Verdict, err error) {
 	}
 	defer func() { err = errors.Join(err, clock.close()) }()
 	live := []time.Duration{time.Hour, -time.Hour, -day, day, 10 * year, -10 * year}
-	rest := time.Duration(t.pick(3, 8)) * time.Second
+	rest := time.Duration(t.pick(3, 4)) * time.Second
 	v, e, err := withRig(ctx, t, rigOptions{
 		binary: binary, env: []string{clock.env()}, providers: clockWorld(), retry: "[2s, 3s]", drain: time.Minute,
 		stepped: true, hasty: true,

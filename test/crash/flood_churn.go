@@ -11,7 +11,7 @@ import (
 
 // runChurn is row C-4: clients that connect and leave, and clients that say much and mean nothing.
 func runChurn(ctx context.Context, t *Trial) (*Verdict, error) {
-	span := time.Duration(t.pick(3, 12)) * time.Second
+	span := time.Duration(t.pick(3, 6)) * time.Second
 	v, _, err := withRig(ctx, t, rigOptions{
 		providers: goodWorld(), listener: "sessions_per_client: 20000",
 	}, func(ctx context.Context, r *rig) error {

@@ -28,7 +28,7 @@ const (
 func runIdle(ctx context.Context, t *Trial) (*Verdict, error) {
 	n := t.runs(1500, 15000)
 	secure := n / 3
-	idle := time.Duration(t.pick(10, 50)) * time.Second
+	idle := time.Duration(t.pick(10, 35)) * time.Second
 	limits := fmt.Sprintf("command_timeout: %s, sessions: 60000, sessions_per_client: 20000", idle)
 	certificate, key, err := selfSigned(t.Dir)
 	if err != nil {

@@ -21,7 +21,7 @@ func networkScenarios() []Scenario {
 		{
 			ID: "C-4", Run: runChurn,
 			About: "clients that come and go, or talk without end: connections, resets, NOOP, RSET, nonsense",
-			Quick: "3 s of each", Full: "12 s of each",
+			Quick: "3 s of each", Full: "6 s of each",
 		},
 		{
 			ID: "C-5", Run: runDeaf,
@@ -41,17 +41,17 @@ func networkScenarios() []Scenario {
 		{
 			ID: "K-3", CI: true, Run: runReplies,
 			About: "remotes answer wrongly, strangely, endlessly, and by 421 at each verb",
-			Quick: "32 remotes, 20 messages each", Full: "500 messages each",
+			Quick: "33 remotes, 20 messages each", Full: "300 messages each",
 		},
 		{
 			ID: "K-4", CI: true, Run: runPipelines,
 			About: "groups of commands are refused in part: some recipients for good, some for now, some beyond a limit",
-			Quick: "11 remotes, 3 messages of 100 recipients each", Full: "50 messages each",
+			Quick: "11 remotes, 3 messages of 100 recipients each", Full: "20 messages each",
 		},
 		{
 			ID: "K-5", Run: runCrowded,
 			About: "sites that are slow, narrow, greylisting or limiting, beside healthy ones",
-			Quick: "2,000 messages for 20 healthy sites, 200 for 5 limited ones", Full: "20,000 and 1,000",
+			Quick: "2,000 messages for 20 healthy sites, 200 for 5 limited ones", Full: "10,000 and 1,000",
 		},
 		{
 			ID: "R-3", CI: true, Run: runActs,
@@ -61,12 +61,12 @@ func networkScenarios() []Scenario {
 		{
 			ID: "N-1", Run: runNames,
 			About: "DNS is dead, loses half, fails, or is slow, for names that no cache knows",
-			Quick: "3 s of each at 200 messages a second", Full: "8 s of each at 500",
+			Quick: "3 s of each at 200 messages a second", Full: "5 s of each at 500",
 		},
 		{
 			ID: "N-2", Run: runClock,
 			About: "the clock is set by an hour, a day and ten years, forward and back, under load and between two lives",
-			Quick: "3 s after each step", Full: "8 s after each step",
+			Quick: "3 s after each step", Full: "4 s after each step",
 		},
 	}
 }

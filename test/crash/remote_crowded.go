@@ -13,7 +13,7 @@ import (
 // runCrowded is row K-5: sites that take little, late or seldom, beside healthy ones.
 func runCrowded(ctx context.Context, t *Trial) (*Verdict, error) {
 	const healthy = 20
-	n := t.runs(2000, 20000)
+	n := t.runs(2000, 10000)
 	slow := []*provider{
 		{domain: "slow.example", script: smtptest.Script{Rate: 20}},
 		{domain: "narrow.example", script: smtptest.Script{Sessions: 3}},

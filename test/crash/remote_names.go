@@ -11,7 +11,7 @@ import (
 
 // runNames is row N-1: DNS does not answer, loses half of what it is asked, or fails, while mail is taken.
 func runNames(ctx context.Context, t *Trial) (*Verdict, error) {
-	span := time.Duration(t.pick(3, 8)) * time.Second
+	span := time.Duration(t.pick(3, 5)) * time.Second
 	const domains = 30
 	var list []*provider
 	for i := range domains {

@@ -82,7 +82,7 @@ func replyRemotes() []*remote {
 
 // runReplies is row K-3.
 func runReplies(ctx context.Context, t *Trial) (*Verdict, error) {
-	return runRemotes(ctx, t, replyRemotes(), t.runs(20, 500), true)
+	return runRemotes(ctx, t, replyRemotes(), t.runs(20, 300), true)
 }
 
 // pipelineRemotes are the refusals of K-4.
@@ -136,5 +136,5 @@ func pipelineRemotes() []*remote {
 
 // runPipelines is row K-4.
 func runPipelines(ctx context.Context, t *Trial) (*Verdict, error) {
-	return runRemotes(ctx, t, pipelineRemotes(), t.runs(3, 50), true)
+	return runRemotes(ctx, t, pipelineRemotes(), t.runs(3, 20), true)
 }
