@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -99,12 +97,6 @@ func (s *stage) awaitFault(ctx context.Context, p *process, dirs []string, patie
 	gone := time.Now()
 	fault, failed, panics := p.trouble()
 	for _, line := range panics {
-		// Pebble panics where the directory of the index cannot be synced. That ends the process as it should, and the
-		// index is made of the journal again.
-		if strings.Contains(line, filepath.Join(s.o.data, "index")) {
-			s.v.note("the index ended the server by a panic")
-			continue
-		}
 		s.v.breach(Row, "the server: %s", line)
 	}
 	began := fault
