@@ -25,7 +25,8 @@ import (
 // table is a spool without a disk that checks how it is used: nobody may settle or return what is not claimed, nor
 // claim what is not due.
 type table struct {
-	slow atomic.Bool // bodies are not read before the server stops
+	slow atomic.Bool           // bodies are not read before the server stops
+	busy atomic.Pointer[error] // why bodies cannot be read
 
 	t    *testing.T
 	sink spool.Sink
@@ -116,6 +117,9 @@ func (f *table) Body(ctx context.Context, _ *spool.Message) (*smtp.Body, error) 
 	if f.slow.Load() {
 		<-ctx.Done()
 		return nil, context.Cause(ctx)
+	}
+	if err := f.busy.Load(); err != nil {
+		return nil, *err
 	}
 	return smtp.BodyOf([]byte("Subject: test\r\n\r\nhello\r\n")), nil
 }

@@ -104,7 +104,11 @@ func (s *Scheduler) send(ctx context.Context, about *spool.Message, entries []*s
 	if action == dsn.Delayed {
 		accept = s.o.Spool.AcceptDelayNotice
 	}
-	m, body, err := s.compose(ctx, about, entries, action)
+	original, full, err := s.original(ctx, about, entries, action)
+	if err != nil {
+		return err
+	}
+	m, body, err := s.compose(about, entries, action, original, full)
 	if err != nil {
 		s.log.Error("a sender cannot be told", "message", about.ID, "report", action, "error", err)
 		return fresh(accept(ctx, nil, nil, about, indices))
@@ -132,7 +136,8 @@ func fresh(err error) error {
 
 // compose makes the report to the sender of m about entries, which all have the same message. The report is a message
 // of its own, with the null reverse-path, so that nobody ever reports on it (RFC 5321, 4.5.5 and 6.1; RFC 3461, 6.1).
-func (s *Scheduler) compose(ctx context.Context, about *spool.Message, entries []*spool.Entry, action dsn.Action) (
+// original is what it returns of the message, all of it if full.
+func (s *Scheduler) compose(about *spool.Message, entries []*spool.Entry, action dsn.Action, original []byte, full bool) (
 	*spool.Message, *smtp.Body, error) {
 	now := time.Now()
 	domain, err := smtp.DomainToASCII(about.From.Domain)
@@ -144,11 +149,11 @@ func (s *Scheduler) compose(ctx context.Context, about *spool.Message, entries [
 		Action: action, ReportingMTA: s.o.Hostname, EnvelopeID: about.From.EnvelopeID, Arrival: about.Received,
 		From: "MAILER-DAEMON@" + s.o.Hostname, To: about.From.Path.String(),
 		MessageID: id.String() + "@" + s.o.Hostname, Now: now, UTF8: about.From.UTF8,
+		Original: original, OriginalIsFull: full,
 	}
 	for _, e := range entries[:min(len(entries), dsn.MaxRecipients)] {
 		r.Recipients = append(r.Recipients, status(e, action))
 	}
-	r.Original, r.OriginalIsFull = s.original(ctx, about, action)
 	p, err := r.Compose()
 	if err != nil {
 		return nil, nil, err
@@ -227,24 +232,28 @@ func reasonStatus(r event.Reason) (smtp.EnhancedCode, bool) {
 	return smtp.EnhancedCode{}, false
 }
 
+// readingPatience is how long a report waits for a message that cannot be read for now, say for want of descriptors.
+const readingPatience = time.Hour
+
 // original returns the begin of the message, of which a report carries the header, or with RET=FULL all of a small
-// one. Only reports of failure return more than headers (RFC 3461, 4.3). A message that cannot be read is reported
-// without it: the sender must know.
-func (s *Scheduler) original(ctx context.Context, m *spool.Message, action dsn.Action) (p []byte, full bool) {
+// one. Only reports of failure return more than headers (RFC 3461, 4.3). A message that is damaged, or could not be read
+// for long, is reported without it: the sender must know. The error says that reading failed for now.
+func (s *Scheduler) original(ctx context.Context, m *spool.Message, entries []*spool.Entry, action dsn.Action) (
+	p []byte, full bool, err error) {
 	body, err := s.o.Spool.Body(ctx, m)
-	if err != nil && ctx.Err() != nil {
-		return nil, false
+	if err == nil {
+		defer body.Release()
+		full = action == dsn.Failed && m.From.Return == smtp.ReturnFull && body.Size() <= dsn.MaxOriginal
+		p, err = io.ReadAll(io.LimitReader(body.Reader(), dsn.MaxOriginal))
 	}
-	if err != nil {
-		s.log.Error("a report goes without the message it is about", "message", m.ID, "error", err)
-		return nil, false
+	switch {
+	case err == nil:
+		return p, full, nil
+	case ctx.Err() != nil, !errors.Is(err, spool.ErrUnreadable) && time.Since(entries[0].LastAttempt) < readingPatience:
+		return nil, false, fmt.Errorf("reading the message it is about: %w", err)
 	}
-	defer body.Release()
-	full = action == dsn.Failed && m.From.Return == smtp.ReturnFull && body.Size() <= dsn.MaxOriginal
-	if p, err = io.ReadAll(io.LimitReader(body.Reader(), dsn.MaxOriginal)); err != nil {
-		return nil, false
-	}
-	return p, full
+	s.log.Error("a report goes without the message it is about", "message", m.ID, "error", err)
+	return nil, false, nil
 }
 
 func utf8Header(p []byte) bool {

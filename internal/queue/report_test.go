@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,6 +61,41 @@ func TestNoReportIsMadeInHaste(t *testing.T) {
 			t.Errorf("%d messages wait for a report, want 1", len(b.unreported))
 		}
 	})
+}
+
+// A report waits while the message it is about cannot be read, for want of descriptors say, and goes without it if that will
+// not get better or lasts.
+func TestReportWaitsForItsMessage(t *testing.T) {
+	for name, c := range map[string]struct {
+		why  error
+		wait time.Duration
+		told int
+	}{
+		"for now":  {syscall.EMFILE, 10 * time.Minute, 0},
+		"for long": {syscall.EMFILE, 2 * time.Hour, 1},
+		"for good": {spool.ErrUnreadable, time.Minute, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := start(t, Options{}, refusing)
+				defer b.stop()
+				b.busy.Store(&c.why)
+				b.accept(letter(b, to("bad", 0)))
+				time.Sleep(c.wait)
+				synctest.Wait()
+				if n := len(b.reports()); n != c.told {
+					t.Fatalf("%d reports", n)
+				}
+				b.busy.Store(nil)
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				list := b.reports()
+				if len(list) != 1 || strings.Contains(list[0], "Subject: test") == (c.told == 1) {
+					t.Errorf("%d reports: %s", len(list), list)
+				}
+			})
+		})
+	}
 }
 
 func TestFailuresOfAMessageShareOneReport(t *testing.T) {
