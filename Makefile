@@ -41,7 +41,7 @@ race: ## all tests under the race detector, goroutine leaks included (needs a C 
 bench: ## what each part of a message's way costs (BENCH=regexp PKG=./smtp/... any benchmark; BENCHTIME=1s)
 	@BENCH='$(BENCH)' PKG='$(if $(BENCH),$(PKG),$(filter-out ./...,$(PKG)))' BENCHTIME='$(BENCHTIME)' scripts/bench
 
-growth: build ## how cost grows with depth, size, sessions, domains, recipients (QUICK=1, JOBS=deferred,deep,idle)
+growth: build ## how cost grows with depth, size, sessions, domains, recipients (QUICK=1, JOBS=deferred,deep,idle,auth,idle-tls)
 	$(GO) run ./test/growth $(if $(QUICK),-quick) $(if $(JOBS),-jobs $(JOBS),-svg docs/growth.svg)
 
 crash: ## the fault matrix and long crash loops (SEED=n repeats one run, RUNS=n sets how many, ROWS='L-4|M-.*' which)
