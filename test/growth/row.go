@@ -52,7 +52,8 @@ func (r *row) steep() (found []int) {
 func (r *row) markdown() string {
 	var b strings.Builder
 	deep := r.input == depthInput
-	fmt.Fprintf(&b, "### %s\n\n| %s | messages/s | CPU µs a message | times the first | resident at most |", r.title, r.input)
+	fmt.Fprintf(&b, "### %s\n\n| %s | messages/s | CPU µs a message | times the first | resident at most |",
+		r.title, r.input)
 	if deep {
 		b.WriteString(" ready after |")
 	}
