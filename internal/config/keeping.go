@@ -35,7 +35,9 @@ type Encryption struct {
 func (e *Encryption) Enabled() bool { return e.KeyFile != "" || len(e.KeyCommand) > 0 }
 
 // AnchorFile returns where the audit chain is anchored.
-func (c *Config) AnchorFile() string { return cmp.Or(c.Audit.Anchor, filepath.Join(c.DataDir, "audit.anchor")) }
+func (c *Config) AnchorFile() string {
+	return cmp.Or(c.Audit.Anchor, filepath.Join(c.DataDir, "audit.anchor"))
+}
 
 func (d *decoder) checkKeeping() {
 	c := d.cfg

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -19,6 +20,7 @@ type Log struct {
 	direct  bool // files have real descriptors: vectored writes
 	logger  *slog.Logger
 	metrics *metrics
+	opened  time.Time
 
 	lock    io.Closer // nil if read-only
 	dir     vfs.File  // to sync names, under dirSync
@@ -75,6 +77,7 @@ func Open(o Options) (*Log, error) {
 		fs:      o.FS,
 		direct:  reflect.TypeOf(o.FS) == reflect.TypeOf(vfs.Default), // a wrapper wants to see each write
 		logger:  o.Logger,
+		opened:  time.Now(),
 		files:   readFiles{fs: o.FS, dir: o.Dir},
 		wake:    make(chan struct{}, 1),
 		failed:  make(chan struct{}),

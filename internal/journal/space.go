@@ -29,7 +29,7 @@ const minInodes = 128
 // records that let mail out. Half of the reserve is a file of ours, the ballast: should somebody else fill the disk
 // meanwhile, it is given up, once.
 type space struct {
-	asked   atomic.Int64 // Unix nanoseconds
+	asked   atomic.Int64 // nanoseconds since Log.opened, which no change of the clock moves
 	free    atomic.Int64 // octets, as answered then, ballast included
 	written atomic.Int64 // octets since then
 	full    atomic.Bool
@@ -50,7 +50,7 @@ type InodeFS interface {
 
 // look asks the file system. One that cannot say has room.
 func (l *Log) look() {
-	l.space.asked.Store(time.Now().UnixNano())
+	l.space.asked.Store(int64(time.Since(l.opened)))
 	free, why := int64(1<<62), ""
 	if usage, err := l.fs.GetDiskUsage(l.options.Dir); err == nil {
 		free = int64(min(usage.AvailBytes, 1<<62)) + l.ballast()
@@ -117,7 +117,7 @@ func (l *Log) dropSpares() {
 // lookIfOld asks if the last answer is older than age. Of several callers one asks.
 func (l *Log) lookIfOld(age time.Duration) {
 	asked := l.space.asked.Load()
-	now := time.Now().UnixNano()
+	now := int64(time.Since(l.opened))
 	if now-asked < int64(age) || !l.space.asked.CompareAndSwap(asked, now) {
 		return
 	}

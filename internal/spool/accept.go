@@ -14,8 +14,8 @@ import (
 // handed it to the sink, claimed for its first attempt. m belongs to the spool from then on; body is retained if it
 // is kept in memory.
 //
-// On an error nothing of the message will ever be sent by this process; if it is [ErrFailed] the journal may have it
-// all the same, and then it is sent after a restart. While the disk is nearly full the error is [journal.ErrFull].
+// On an error nothing of the message will ever be sent by this process; if it is [ErrUncertain] the journal may have
+// it all the same, and then it is sent after a restart: the client must be told neither yes nor no. While the disk is nearly full the error is [journal.ErrFull].
 // ctx bounds only the wait for room. A crash before Accept returns leaves the whole message or nothing; after it
 // returned nil, the whole message.
 func (s *Spool) Accept(ctx context.Context, m *Message, body *smtp.Body) error {
@@ -41,7 +41,9 @@ func (s *Spool) Accept(ctx context.Context, m *Message, body *smtp.Body) error {
 		return errors.New("spool: a message with too large an envelope")
 	}
 	s.journal.Submit(&o.batch)
-	if err := s.wait(o); err != nil {
+	if err := s.wait(o); errors.Is(err, ErrFailed) {
+		return fmt.Errorf("accepting a message: %w: %w", ErrUncertain, err)
+	} else if err != nil {
 		return fmt.Errorf("accepting a message: %w", err)
 	}
 	s.fresh(om)

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -304,6 +305,8 @@ var (
 	ErrStale = errors.New("spool: the entries have changed")
 	// ErrFailed: the journal or the index failed. Nothing is settled any more; only a restart helps.
 	ErrFailed = errors.New("spool: failed")
+	// ErrUncertain: the journal failed while it had the message, which is there after a restart or is not. It is an ErrFailed.
+	ErrUncertain = fmt.Errorf("%w: whether the message was kept is not known", ErrFailed)
 	// ErrVersion: a record was written by a version of Godwit that this one does not understand.
 	ErrVersion = errors.New("spool: a record of a newer version")
 )

@@ -130,6 +130,9 @@ func (s *session) Data(ctx context.Context, env *smtp.Envelope, body *smtp.Body)
 	s.queues = nil
 	s.spend(body.Size())
 	reply, taken := s.accept(ctx, env, body, queues)
+	if reply == smtpserver.HangUp() {
+		return reply // neither taken nor refused
+	}
 	if !reply.Positive() {
 		taken.Undo()
 		s.refuse(env.From.Path.String(), "", reply)
@@ -212,6 +215,10 @@ func (s *session) accept(
 		}
 		s.door.opts.Logger.ErrorContext(ctx, "message not accepted",
 			"session", s.peer.Session, "message", id.String(), "error", err)
+		if errors.Is(err, spool.ErrUncertain) {
+			// What is refused is never sent, and this may be.
+			return smtpserver.HangUp(), taken
+		}
 		return replyTryLater, taken
 	}
 	return smtp.Reply{Code: 250, Enhanced: smtp.EnhancedCode{Class: 2}, Text: "queued as " + id.String()}, taken

@@ -265,6 +265,16 @@ func TestNotKept(t *testing.T) {
 	}
 }
 
+// TestUncertain is R-4: what the journal may have kept is not refused, since it may be sent after a restart.
+func TestUncertain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, submission.Policy{TrustedNetworks: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}})
+	w.keeper.err = fmt.Errorf("accepting: %w", spool.ErrUncertain)
+	if r := w.send(w.session("192.0.2.1"), me, "\r\n", "a@one.test"); r != smtpserver.HangUp() || len(w.refused) != 0 {
+		t.Errorf("%v, told %+v", r, w.refused)
+	}
+}
+
 func TestOptions(t *testing.T) {
 	t.Parallel()
 	if _, err := submission.New(submission.Options{}); err == nil {

@@ -16,6 +16,14 @@ type Backend interface {
 	NewSession(ctx context.Context, p *Peer) (Session, smtp.Reply)
 }
 
+// hangUp is the code of the reply that is none.
+const hangUp = -1
+
+// HangUp returns what Session.Data answers when it is not known whether the message was kept: the connection is cut without a
+// reply. The client then does not know either and sends the message again, which may come twice (RFC 5321, 4.5.4.1 and
+// 6.1). Any reply would be a promise that may not hold.
+func HangUp() smtp.Reply { return smtp.Reply{Code: hangUp} }
+
 // Session answers for one connection. All calls come from one goroutine. A zero reply accepts, with the engine's own
 // words. Other replies are of class 2, 4 or 5; after code 421 the engine closes the connection. ctx ends when the
 // server aborts the session, not when it drains.

@@ -103,6 +103,9 @@ func (m *metrics) reply(v smtp.Verb, code int) {
 
 // message counts the final reply to a message.
 func (m *metrics) message(r smtp.Reply) {
+	if r.Code == hangUp {
+		return // nobody knows
+	}
 	if c := m.messages[r.Class()-2]; c != nil {
 		c.Inc()
 	}

@@ -40,6 +40,8 @@ func (s *session) answer(r, def smtp.Reply) (smtp.Reply, ending) {
 	switch {
 	case r.IsZero():
 		r = def
+	case r.Code == hangUp:
+		return r, endAbort
 	case r.Code < 200 || r.Code > 599 || r.Class() == 3 || !cleanText(r.Text):
 		s.log.Error("backend gave a reply that is none", "reply", r.String())
 		r = replyLocalError

@@ -69,6 +69,21 @@ func TestRefusedDataForm(t *testing.T) {
 	}
 }
 
+// TestHangUp is R-4: where nobody knows whether a message was kept, no reply says so.
+func TestHangUp(t *testing.T) {
+	t.Parallel()
+	b := &backend{onData: func(context.Context, *smtp.Envelope, *smtp.Body) smtp.Reply { return HangUp() }}
+	c := dial(t, newTestServer(t, b, nil))
+	c.hello()
+	c.envelope()
+	c.send("DATA\r\n")
+	c.want("354")
+	c.send("Subject: x\r\n\r\nhi\r\n.\r\nNOOP\r\n")
+	if rest := c.wantEnd(); rest != "" {
+		t.Errorf("said %q", rest)
+	}
+}
+
 // TestTranscript: the level below debug shows what was said, but nothing of a message.
 func TestTranscript(t *testing.T) {
 	t.Parallel()

@@ -54,7 +54,7 @@ func TestPowerCutEvidence(t *testing.T) {
 			p.kills[0].Gone = at(2900)
 			p.submit("edge", accepted, 2700, "a@quick.example")
 		}},
-		{"refused as the disk failed, and kept", 0, func(p *paper) {
+		{"refused as the disk failed, and kept", I3, func(p *paper) {
 			p.submit("edge", refused, 2003, "a@quick.example")
 			p.end("edge").Code = 451
 			p.accept("edge", 2300, 1)
@@ -90,21 +90,6 @@ func TestPowerCutEvidence(t *testing.T) {
 				t.Errorf("want a breach of %q, found: %v", c.want, v.Cases)
 			}
 		})
-	}
-}
-
-// A refusal that a failing disk explains is counted, so that it is seen.
-func TestRefusedAndKeptIsCounted(t *testing.T) {
-	t.Parallel()
-	p := healthy()
-	p.kills[0].Fault = true
-	p.submit("edge", refused, 1995, "a@quick.example")
-	p.end("edge").Code = 451
-	p.accept("edge", 2300, 1)
-	p.receive("edge", "a@quick.example", 2400)
-	p.entry(event.Delivered, "edge", 2401, 0, "a@quick.example")
-	if v := p.judge(t); !v.OK() || v.RefusedKept != 1 {
-		t.Errorf("%d refused and kept, breaches: %v", v.RefusedKept, v.Cases)
 	}
 }
 

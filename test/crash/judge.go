@@ -132,8 +132,7 @@ func (j *judgement) readSubmissions() {
 }
 
 // discount makes of a reply no answer at all where the machine that gave it was failing. A machine without power
-// acknowledges nothing: the process that lives on for the harness does not know that yet. And a message that was
-// refused since its sync failed may be on the disk all the same, as docs/durability.md says.
+// acknowledges nothing: the process that lives on for the harness does not know that yet.
 func (j *judgement) discount(s *submission) {
 	for i := range j.kills {
 		k := &j.kills[i]
@@ -141,9 +140,6 @@ func (j *judgement) discount(s *submission) {
 		case k.Began.IsZero() || s.ended.After(k.Gone.Add(onTheWay)):
 		case k.power() && s.Outcome == accepted && s.ended.After(k.Began) && s.ended.Before(k.Cut.Add(onTheWay)):
 			s.Outcome = unknown
-		case (k.power() || k.Fault) && s.Outcome == refused && (s.Code == 451 || s.Code == 421) &&
-			s.ended.After(k.Began.Add(-unsynced)):
-			s.Outcome, s.failing = unknown, true
 		}
 	}
 }
@@ -319,9 +315,6 @@ func (j *judgement) judgeSubmission(s *submission) {
 			}
 		}
 		return
-	}
-	if s.failing {
-		j.v.RefusedKept++
 	}
 	if s.Outcome == accepted && s.Message != m.accepted.Message {
 		j.v.breach(I5, "%s was acknowledged as %q and is in the event log as %s", s.Token, s.Message, m.accepted.Message)

@@ -46,8 +46,7 @@ type submission struct {
 	Err      string   `json:"error,omitempty"`
 
 	// What the judge makes of it.
-	ended   time.Time
-	failing bool // refused since the disk failed
+	ended time.Time
 }
 
 // reception is one line of sink.jsonl: one recipient of one message that was complete.

@@ -77,7 +77,6 @@ type Verdict struct {
 	Lost                        int
 	Corrupt                     int
 	Ghosts                      int // delivered without having been accepted
-	RefusedKept                 int // messages refused since the disk failed, and kept by it all the same
 
 	Duplicates        int // deliveries beyond the first, reports included
 	DuplicatesByKill  int // of these, in flight at a kill
@@ -171,9 +170,6 @@ func (v *Verdict) Print(w io.Writer) error {
 	row("lost", v.Lost, "")
 	row("corrupt", v.Corrupt, "")
 	row("not accepted, delivered", v.Ghosts, "")
-	if v.RefusedKept > 0 {
-		row("refused, and kept", v.RefusedKept, "messages whose sync failed, and that the disk had all the same")
-	}
 	row("duplicates", v.Duplicates, "")
 	row("of these allowed", v.DuplicatesByKill+v.DuplicatesByReply,
 		"%d in flight at a kill (at most %d in one), %d after a 250 that did not leave in full",
