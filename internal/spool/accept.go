@@ -14,10 +14,10 @@ import (
 // handed it to the sink, claimed for its first attempt. m belongs to the spool from then on; body is retained if it
 // is kept in memory.
 //
-// On an error nothing of the message will ever be sent by this process; if it is [ErrUncertain] the journal may have
-// it all the same, and then it is sent after a restart: the client must be told neither yes nor no. While the disk is nearly full the error is [journal.ErrFull].
-// ctx bounds only the wait for room. A crash before Accept returns leaves the whole message or nothing; after it
-// returned nil, the whole message.
+// On an error nothing of the message will ever be sent by this process; if it is [ErrUncertain] the journal may have it
+// all the same, and then it is sent after a restart: the client must be told neither yes nor no. While the disk is
+// nearly full the error is [journal.ErrFull]. ctx bounds only the wait for room. A crash before Accept returns leaves
+// the whole message or nothing; after it returned nil, the whole message.
 func (s *Spool) Accept(ctx context.Context, m *Message, body *smtp.Body) error {
 	if err := m.check(body); err != nil {
 		return err
