@@ -1,3 +1,7 @@
+//go:build !race
+
+// The race detector keeps memory of its own for each octet.
+
 package smtpserver
 
 import (
