@@ -9,14 +9,19 @@ import (
 	"github.com/godwit-mta/godwit/internal/spool"
 )
 
+// leastClaim is how many entries a claim asks for however full the windows are. Each attempt in flight can take them beyond
+// their bounds by so many.
+const leastClaim = 16
+
 // claimLocked claims due entries of q into its window. The lock is given up meanwhile; q.claiming keeps others away.
 func (s *Scheduler) claimLocked(q *queue, now time.Time) {
 	room := s.o.WindowTotal - s.mu.entries - s.mu.claiming
 	limit := min(s.o.Claim, room, s.o.WindowTotal/2-q.tenant.entries-q.tenant.claiming)
+	// A worker in want of work always gets some, and enough that the look into the index pays.
+	limit = max(limit, min(s.o.Claim, leastClaim))
 	if q.health.failures > 0 {
 		limit = 1 // a probe
 	}
-	limit = max(limit, 1) // a worker in want of work always gets some
 	s.mu.claiming += limit
 	q.tenant.claiming += limit
 	q.claiming, q.streak = true, 0
