@@ -90,14 +90,7 @@ func (z *zone) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 func serveZone(t *testing.T) string {
 	t.Helper()
 	z := &zone{txt: make(map[string][]dns.RR)}
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", pc.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, l := listenBoth(t)
 	var wg sync.WaitGroup
 	t.Cleanup(wg.Wait) // after the servers were told
 	for _, s := range []*dns.Server{{PacketConn: pc}, {Listener: l}} {
@@ -110,6 +103,24 @@ func serveZone(t *testing.T) string {
 		t.Cleanup(func() { _ = s.Shutdown() })
 	}
 	return pc.LocalAddr().String()
+}
+
+// listenBoth takes one port for UDP and TCP, which others may have half of.
+func listenBoth(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for try := 0; ; try++ {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pc, err := net.ListenPacket("udp", l.Addr().String())
+		if err == nil {
+			return pc, l
+		}
+		if _ = l.Close(); try == 20 {
+			t.Fatal(err)
+		}
+	}
 }
 
 func freePort(t *testing.T) int {
