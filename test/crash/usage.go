@@ -29,7 +29,7 @@ const (
 	moreGoroutines = 5
 	moreFiles      = 5
 	moreHeapShare  = 0.10
-	moreHeap       = 16 << 20 // what the index keeps: 8 MiB not yet in tables, as much of them
+	moreHeap       = 40 << 20 // what the index keeps: 8 MiB not yet in tables, 32 MiB of them
 )
 
 var (
