@@ -123,11 +123,14 @@ func (l *Log) seal(s *segment, end int64) error {
 	if err := l.fs.Rename(l.path(activeName(s.id)), l.path(name)); err != nil {
 		return fmt.Errorf("sealing segment %d: %w", s.id, err)
 	}
+	l.segs.Lock()
+	s.name = name // for readers, at once
+	l.segs.Unlock()
 	if err := l.syncDir(); err != nil {
 		return err
 	}
 	l.segs.Lock()
-	s.name, s.end, s.sealed = name, end, true
+	s.end, s.sealed = end, true
 	l.segs.Unlock()
 	return nil
 }

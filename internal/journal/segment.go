@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -155,17 +156,28 @@ func (r *readFiles) useLocked(f *readFile) {
 	f.used = r.mu.clock
 }
 
+// renameTries is how often a file is looked for under its name, a millisecond apart.
+const renameTries = 20
+
 func (r *readFiles) openFile(s *segment, nameOf func(*segment) (string, error)) (vfs.File, error) {
 	name, err := nameOf(s)
-	for err == nil {
+	for same := 0; err == nil; {
 		f, failed := r.fs.Open(r.fs.PathJoin(r.dir, name))
 		if failed == nil {
 			return f, nil
 		}
-		tried := name
-		if name, err = nameOf(s); name == tried || !errors.Is(failed, os.ErrNotExist) {
-			err = failed
+		if !errors.Is(failed, os.ErrNotExist) || s.removed.Load() {
+			return nil, failed
 		}
+		tried := name
+		if name, err = nameOf(s); name != tried {
+			continue
+		}
+		// It is being renamed, and the new name is about to be told.
+		if same++; same == renameTries {
+			return nil, failed
+		}
+		time.Sleep(time.Millisecond)
 	}
 	return nil, err
 }

@@ -191,7 +191,7 @@ journal: {segment_size: 8MiB}
 }
 
 // Dead octets that the journal may hold before it copies the living forward, spares, and what the index takes anyway.
-const churnSlack = 1<<30 + 64<<20
+const churnSlack = 1<<30 + 192<<20
 
 // measureQueueChurn looks at the disk and at the list after so many messages.
 func (y *yard) measureQueueChurn(ctx context.Context, client *api.Client, done int, rate float64) (
