@@ -141,7 +141,7 @@ func startPebble(t *testing.T, dnsServer string, httpPort, tlsPort int) (directo
 	install.Dir = bin
 	install.Env = append(os.Environ(), "GOBIN="+bin, "GOFLAGS=-mod=mod")
 	if out, err := install.CombinedOutput(); err != nil {
-		t.Skipf("needs the module proxy to install pebble: %v\n%s", err, out)
+		t.Skipf("needs Go's module proxy for the ACME server pebble; make interop runs it where there is one: %v\n%s", err, out)
 	}
 	dir := t.TempDir()
 	cert, key, err := SelfSigned([]string{"127.0.0.1"}, time.Hour)

@@ -26,7 +26,7 @@ func TestScenario(t *testing.T) {
 		t.Fatalf("CRASH is %q, and can be quick or full", size)
 	}
 	if testing.Short() && size == "" {
-		t.Skip("-short")
+		t.Skip("needs a minute and the real program: not with -short; make test and make ci run it")
 	}
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("SEED"); s != "" {
@@ -61,7 +61,7 @@ func TestScenario(t *testing.T) {
 	for _, s := range scenarios() {
 		t.Run(s.ID, func(t *testing.T) {
 			if size == "" && !named && !s.CI {
-				t.Skip("not in the short form; CRASH=quick or CRASH=full runs it")
+				t.Skip("needs minutes: make crash runs it, and CRASH=quick or CRASH=full")
 			}
 			r := trial(t, s, &Trial{
 				Binary: binary, Dir: filepath.Join(top, s.ID), Seed: seed, Full: size == "full", Runs: runs, Log: t.Logf,
