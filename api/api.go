@@ -148,6 +148,7 @@ type SpoolStats struct {
 	JournalSize int64  `json:"journal_bytes"`
 	LiveSize    int64  `json:"live_bytes"` // of these, bodies that are needed
 	MemoryBody  int64  `json:"memory_body_bytes"`
+	MemoryIndex int64  `json:"memory_index_bytes"` // the index's cache and what is not yet in its tables
 	Damaged     int    `json:"damaged_ranges"`
 }
 

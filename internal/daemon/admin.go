@@ -239,7 +239,7 @@ func (a *admin) SpoolStats() api.SpoolStats {
 	out := api.SpoolStats{
 		Accepted: s.Accepted, Delivered: s.Delivered, Bounced: s.Bounced, Expired: s.Expired, Suppressed: s.Suppressed,
 		Cancelled: s.Cancelled, Queued: uint64(s.Queued()), Segments: s.Extents, JournalSize: s.JournalBytes,
-		LiveSize: s.LiveBytes, MemoryBody: s.BodyBytes, Damaged: len(a.d.journal.Damage()),
+		LiveSize: s.LiveBytes, MemoryBody: s.BodyBytes, MemoryIndex: a.r.spool.IndexMemory(), Damaged: len(a.d.journal.Damage()),
 	}
 	return out
 }

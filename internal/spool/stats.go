@@ -32,6 +32,17 @@ type Stats struct {
 	Extents         int
 }
 
+// IndexMemory returns the octets of memory that the index holds: its cache and what is not yet in its tables. It is dearer than
+// Stats.
+func (s *Spool) IndexMemory() int64 {
+	if err := s.hold(); err != nil {
+		return 0
+	}
+	defer s.gate.RUnlock()
+	m := s.index.db.Metrics()
+	return m.BlockCache.Size + int64(m.MemTable.Size) + int64(m.MemTable.ZombieSize)
+}
+
 // Queued returns how many entries are not final.
 func (s Stats) Queued() int { return s.Waiting + s.Claimed + s.Held }
 
@@ -169,6 +180,8 @@ var (
 	staysDesc = prometheus.NewDesc("godwit_spool_unremovable_segments",
 		"Journal segments without mail that the file system does not remove. Any means that space does not come back.",
 		nil, nil)
+	indexMemoryDesc = prometheus.NewDesc("godwit_spool_index_memory_bytes",
+		"Memory that the index holds: its cache and what is not yet in its tables. It stays near its bounds of 32 and 8 MiB.", nil, nil)
 	liveDesc = prometheus.NewDesc("godwit_spool_live_bytes",
 		"Message bytes of the journal that are needed.", nil, nil)
 )
@@ -176,7 +189,7 @@ var (
 // Describe implements [prometheus.Collector].
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		acceptedDesc, finalDesc, entriesDesc, unreportedDesc, queuesDesc, overlayDesc, bodiesDesc, liveDesc,
+		acceptedDesc, finalDesc, entriesDesc, unreportedDesc, queuesDesc, overlayDesc, bodiesDesc, liveDesc, indexMemoryDesc,
 		quarantinedDesc, staysDesc,
 	} {
 		ch <- d
@@ -211,6 +224,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(overlayDesc, int64(st.OverlayEntries))
 	gauge(bodiesDesc, st.BodyBytes)
 	gauge(liveDesc, st.LiveBytes)
+	gauge(indexMemoryDesc, c.spool.IndexMemory())
 	damage := c.spool.Damage()
 	gauge(quarantinedDesc, int64(damage.Quarantined))
 	gauge(staysDesc, int64(len(damage.Stay)))

@@ -103,10 +103,10 @@ func TestUsageThatStaysIsABreach(t *testing.T) {
 	}{
 		{"the same", *before, true},
 		{"less", usage{goroutines: 1, descriptors: 1}, true},
-		{"within the bounds", usage{goroutines: 55, descriptors: 35, heap: 149 << 20}, true},
+		{"within the bounds", usage{goroutines: 55, descriptors: 35, heap: 117 << 20}, true},
 		{"goroutines", usage{goroutines: 56, descriptors: 30, heap: 100 << 20}, false},
 		{"descriptors", usage{goroutines: 50, descriptors: 36, heap: 100 << 20}, false},
-		{"memory", usage{goroutines: 50, descriptors: 30, heap: 151 << 20}, false},
+		{"memory", usage{goroutines: 50, descriptors: 30, heap: 120 << 20}, false},
 	} {
 		v := new(Verdict)
 		v.judgeUsage(before, &c.now)

@@ -73,6 +73,7 @@ type process struct {
 	ready    chan readiness // gets where to find it when mail is taken
 	address  string         // of the listener; this and what follows is known once it is ready
 	profiles string         // of the profiles; empty: off
+	data     string         // its data directory
 
 	listeners map[string]string // addresses of all of them
 	readyAt   time.Time
@@ -89,6 +90,7 @@ type process struct {
 type readiness struct {
 	listeners map[string]string
 	profiles  string
+	data      string
 	at        time.Time
 }
 
@@ -125,6 +127,7 @@ func (p *process) follow(stderr io.Reader, log *serverLog) {
 			Msg       string            `json:"msg"`
 			Listeners map[string]string `json:"listeners"`
 			Address   string            `json:"address"`
+			Data      string            `json:"data_dir"`
 		}
 		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
 			line.Level = "ERROR" // a panic, or what the runtime says at the end of a process
@@ -140,7 +143,7 @@ func (p *process) follow(stderr io.Reader, log *serverLog) {
 			p.mark(&p.failed)
 		case "ready":
 			select {
-			case p.ready <- readiness{line.Listeners, profiles, time.Now()}:
+			case p.ready <- readiness{line.Listeners, profiles, line.Data, time.Now()}:
 			default:
 			}
 		}
@@ -183,7 +186,7 @@ func (p *process) awaitReady(limit time.Duration) error {
 	select {
 	case r := <-p.ready:
 		p.address, p.profiles, p.readyAt = r.listeners[listenerName], r.profiles, r.at
-		p.listeners = r.listeners
+		p.listeners, p.data = r.listeners, r.data
 		return nil
 	case <-p.gone:
 		return fmt.Errorf("%w while starting: %v", errDied, p.err)

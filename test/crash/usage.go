@@ -13,13 +13,15 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/godwit-mta/godwit/api"
 )
 
 // usage is what a process holds: invariant G-1.
 type usage struct {
 	goroutines  int
 	descriptors int
-	heap        int64 // octets of live objects, after a collection
+	heap        int64 // octets of live objects, after a collection, but for those that the index holds within bounds of its own
 	resident    int64 // octets
 }
 
@@ -29,7 +31,8 @@ const (
 	moreGoroutines = 5
 	moreFiles      = 5
 	moreHeapShare  = 0.10
-	moreHeap       = 40 << 20 // what the index keeps: 8 MiB not yet in tables, 32 MiB of them
+	indexLimit     = 72 << 20 // 32 MiB of cache, and tables of 8 MiB in the making, of which Pebble may keep some
+	moreHeap       = 8 << 20 // pools that stay warm
 )
 
 var (
@@ -64,6 +67,16 @@ func (p *process) use(ctx context.Context) (*usage, error) {
 		}
 		q.to(n)
 	}
+	client := api.NewSocketClient(filepath.Join(p.data, "admin.sock"))
+	defer client.Close()
+	spool, err := client.SpoolStats(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the memory of the index: %w", err)
+	}
+	if spool.MemoryIndex > indexLimit {
+		return nil, fmt.Errorf("the index holds %.1f MiB", mib(spool.MemoryIndex))
+	}
+	u.heap -= spool.MemoryIndex
 	files, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "fd"))
 	if err != nil {
 		return nil, fmt.Errorf("count descriptors: %w", err)
