@@ -19,6 +19,7 @@ type answer struct {
 	site  string // MX: the name of the whole set
 	addrs []netip.Addr
 	texts []string
+	tlsa  []TLSARecord
 }
 
 const (

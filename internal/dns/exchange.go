@@ -238,6 +238,9 @@ func parsePacket(p []byte, query *wire.Msg) (*wire.Msg, error) {
 	if len(p) < 12 || binary.BigEndian.Uint16(p) != query.Id || p[2]&0x80 == 0 {
 		return nil, nil
 	}
+	if query.Question[0].Qtype == wire.TypeTLSA {
+		shieldTLSA(p)
+	}
 	m := new(wire.Msg)
 	if err := m.Unpack(p); err != nil {
 		if p[2]&0x02 != 0 { // cut off in the middle of a record

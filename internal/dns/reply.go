@@ -12,6 +12,7 @@ const (
 	maxHosts = 64
 	maxAddrs = 16
 	maxTexts = 64
+	maxTLSA  = 64
 )
 
 // reply is what one message says to one question.
@@ -35,7 +36,7 @@ func readReply(m *wire.Msg, k key) (*reply, *failure) {
 		return nil, &failure{outcome: outcomeRcode, detail: "answered " + code}
 	}
 	rep := &reply{answer: answer{name: k.name, authentic: m.AuthenticatedData}, ttl: 1<<31 - 1}
-	for rep.links <= maxAliases {
+	for rep.links <= maxAliases && k.typ != wire.TypeCNAME {
 		target, ttl, ok := alias(m.Answer, rep.name)
 		if !ok {
 			break
@@ -54,7 +55,7 @@ func readReply(m *wire.Msg, k key) (*reply, *failure) {
 	found := 0
 	for _, rr := range m.Answer {
 		h := rr.Header()
-		if h.Rrtype != k.typ || h.Class != wire.ClassINET || !sameName(h.Name, rep.name) {
+		if h.Rrtype != k.typ && (k.typ != wire.TypeTLSA || h.Rrtype != shortTLSA) || h.Class != wire.ClassINET || !sameName(h.Name, rep.name) {
 			continue
 		}
 		if !rep.take(rr) {
@@ -139,6 +140,18 @@ func (rep *reply) take(rr wire.RR) bool {
 	case *wire.TXT:
 		if len(rep.texts) < maxTexts {
 			rep.texts = append(rep.texts, plainText(rr.Txt))
+		}
+	case *wire.CNAME:
+		if rep.name = fromWire(rr.Target); notHostName(rep.name) != "" {
+			return false
+		}
+	case *wire.TLSA:
+		if len(rep.tlsa) < maxTLSA {
+			rep.tlsa = append(rep.tlsa, readTLSA(rr))
+		}
+	case *wire.RFC3597: // see shieldTLSA
+		if len(rep.tlsa) < maxTLSA {
+			rep.tlsa = append(rep.tlsa, TLSARecord{Malformed: true})
 		}
 	default:
 		return false

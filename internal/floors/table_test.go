@@ -27,6 +27,7 @@ var rooms = map[string]int{
 	"internal/strictfs":    services,
 	"internal/suppression": services, "internal/bounce": services, "internal/config": services,
 	"internal/certs": services, "internal/audit": services, "internal/seal": services,
+	"internal/fetch": services,
 
 	"internal/shaping": engine, "internal/queue": engine, "internal/delivery": engine, "internal/outbox": engine, "internal/analytics": engine,
 
@@ -46,6 +47,7 @@ var neighbours = map[string][]string{
 	"internal/store": {"internal/strictfs"},                     // so does the store
 	"internal/certs": {"internal/store"},                        // what ACME got is kept in the store
 	"internal/audit": {"internal/store"},                        // the chain is kept in the store
+	"internal/fetch": {"internal/dns"},                          // whom it may connect to is judged as mail hosts are
 
 	"internal/queue":              {"internal/shaping"},
 	"internal/delivery":           {"internal/queue", "internal/shaping"},
