@@ -39,12 +39,12 @@ func (s *Scheduler) ageBatch(ctx context.Context) bool {
 	expired := make(map[string][]spool.EntryID) // by explanation, which is mostly the same for all of a queue
 	late := make(map[message.ID][]*spool.Entry)
 	entries := s.aging(now, func(c *wallClock, e *spool.Entry) bool {
-		if c.tooOld(e.Message, now) {
+		if c.tooOld(e.Message) {
 			text := s.agedText(e)
 			expired[text] = append(expired[text], e.ID())
 			return true
 		}
-		if !e.DelayReported && c.late(e.Message, now) {
+		if !e.DelayReported && c.late(e.Message) {
 			late[e.Message.ID] = append(late[e.Message.ID], e)
 			return true
 		}
@@ -100,7 +100,7 @@ func (s *Scheduler) ageWindows() {
 	for _, q := range s.mu.queues {
 		before := q.groups
 		for n := q.window.head; q.groups > 0 && n != q.window.tail; n++ {
-			if g := q.window.At(n); g.entries != nil && clock.tooOld(g.message, now) {
+			if g := q.window.At(n); g.entries != nil && clock.tooOld(g.message) {
 				g, _ := s.takeLocked(place{q, n})
 				old = append(old, g)
 			}
@@ -168,7 +168,7 @@ func (s *Scheduler) overAge(m *spool.Message, now time.Time) bool {
 		return false
 	}
 	clock := s.clock(now)
-	return clock.tooOld(m, now)
+	return clock.tooOld(m)
 }
 
 // tooOld reports whether m is too old by what the clock says.

@@ -56,7 +56,8 @@ func (c *wallClock) look(now time.Time, passed time.Duration) time.Duration {
 		return 0
 	}
 	if by < 0 {
-		before, c.calm = wall, 0 // what seems to have come later may have come afterwards
+		// What seems to have come later may have come afterwards, even before this look, which is as late as passed.
+		before, c.calm = wall.Add(-passed), 0
 	}
 	if len(c.steps) == maxSteps {
 		c.steps = slices.Delete(slices.Clone(c.steps), 0, 1)
@@ -65,16 +66,18 @@ func (c *wallClock) look(now time.Time, passed time.Duration) time.Duration {
 	return by
 }
 
-// expires returns when m is too old by this clock, which has just been looked at: zero if never.
+// expires returns when m is too old by this clock, which has just been looked at: zero if never. The times of a message that
+// came in this life have monotonic parts, which know nothing of steps: they are left out here and below.
 func (c *wallClock) expires(m *spool.Message) time.Time {
 	if m.Expires.IsZero() {
 		return m.Expires
 	}
-	if m.Received.After(c.seen.Add(clockSlack)) { // it comes from a time that is no more
-		return c.seen.Add(m.Expires.Sub(m.Received) - c.calm)
+	received, expires, now := m.Received.Round(0), m.Expires.Round(0), c.seen.Round(0)
+	if received.After(now.Add(clockSlack)) { // it comes from a time that is no more
+		return now.Add(expires.Sub(received) - c.calm)
 	}
-	at, began := m.Expires.Add(c.leapt(m)), c.seen.Add(-c.age)
-	if least := began.Add(afterlife); m.Received.Before(began) && at.Before(least) {
+	at, began := expires.Add(c.leapt(m)), now.Add(-c.age)
+	if least := began.Add(afterlife); received.Before(began) && at.Before(least) {
 		return least
 	}
 	return at
@@ -82,26 +85,32 @@ func (c *wallClock) expires(m *spool.Message) time.Time {
 
 // leapt returns how much of m's age is none.
 func (c *wallClock) leapt(m *spool.Message) (by time.Duration) {
+	received := m.Received.Round(0)
 	for _, s := range c.steps {
-		if !m.Received.After(s.before) {
+		if !received.After(s.before) {
 			by += s.by
 		}
 	}
 	return by
 }
 
-// tooOld reports whether m is to be given up.
-func (c *wallClock) tooOld(m *spool.Message, now time.Time) bool {
+// tooOld reports whether m is to be given up now, which is when the clock was looked at: by the time of an earlier look, before
+// the clock was set, everything might be.
+func (c *wallClock) tooOld(m *spool.Message) bool {
 	at := c.expires(m)
-	return !at.IsZero() && !now.Before(at)
+	return !at.IsZero() && !c.seen.Round(0).Before(at)
 }
 
 // late reports whether the time for a notice of m's delay has come.
-func (c *wallClock) late(m *spool.Message, now time.Time) bool {
-	return !m.DelayNotice.IsZero() && !m.Received.After(now.Add(clockSlack)) && !now.Before(m.DelayNotice.Add(c.leapt(m)))
+func (c *wallClock) late(m *spool.Message) bool {
+	if m.DelayNotice.IsZero() {
+		return false
+	}
+	now := c.seen.Round(0)
+	return !m.Received.Round(0).After(now.Add(clockSlack)) && !now.Before(m.DelayNotice.Round(0).Add(c.leapt(m)))
 }
 
-// clock looks at the clock and returns what is known of it.
+// clock looks at the clock and returns what is known of it. It may know a later look than now, made by somebody else.
 func (s *Scheduler) clock(now time.Time) wallClock {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -62,13 +62,47 @@ func TestExpiryFollowsTheTimeThatPassed(t *testing.T) {
 			if left := w.expires(m).Sub(w.seen); left != c.left {
 				t.Errorf("%s are left, want %s", left, c.left)
 			}
-			if w.tooOld(m, w.seen) {
+			if w.tooOld(m) {
 				t.Error("it is too old")
 			}
-			if !w.tooOld(m, w.seen.Add(c.left)) {
+			w.look(w.seen.Add(c.left), c.left)
+			if !w.tooOld(m) {
 				t.Error("it never grows too old")
 			}
 		})
+	}
+}
+
+// N-2: a message that comes after the clock was set back, and before anybody has looked at it, is as old as it is; so is one that
+// came in this life, whose times know the monotonic clock too.
+func TestTheLookComesLater(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, back := range []time.Duration{-time.Hour, -testDay, -10 * testYear} {
+		w := wallClock{seen: start}
+		walk(&w, time.Minute)
+		came := w.seen.Add(back + 2*time.Second)
+		m := &spool.Message{Received: came, Expires: came.Add(30 * time.Minute), DelayNotice: came.Add(20 * time.Minute)}
+		if by := w.look(w.seen.Add(back+5*time.Second), 5*time.Second); by != back {
+			t.Fatalf("the clock was set by %s", by)
+		}
+		if left := w.expires(m).Sub(w.seen); left != 30*time.Minute-3*time.Second {
+			t.Errorf("after %s %s are left", back, left)
+		}
+		if w.tooOld(m) || w.late(m) {
+			t.Errorf("after %s it is too old or late", back)
+		}
+	}
+
+	now := time.Now()
+	w := wallClock{seen: now}
+	m := &spool.Message{Received: now, Expires: now.Add(time.Hour)}
+	if w.seen = now.Add(time.Second); w.tooOld(m) {
+		t.Error("too old after a second")
+	}
+	w.look(now.Round(0).Add(testDay), time.Minute) // a day forward: the times of m as its monotonic parts have them say nothing
+	if left := w.expires(m).Sub(w.seen.Round(0)); (left - time.Hour + time.Minute + time.Second).Abs() > time.Second {
+		t.Errorf("%s are left", left)
 	}
 }
 
@@ -98,11 +132,11 @@ func TestDelayNoticesFollowTheTimeThatPassed(t *testing.T) {
 	w := wallClock{seen: start}
 	m := &spool.Message{Received: start, Expires: start.Add(72 * time.Hour), DelayNotice: start.Add(4 * time.Hour)}
 	walk(&w, time.Hour, 10*testYear, time.Hour)
-	if w.late(m, w.seen) {
+	if w.late(m) {
 		t.Error("late after two hours")
 	}
 	walk(&w, 2*time.Hour)
-	if !w.late(m, w.seen) {
+	if !w.late(m) {
 		t.Error("not late after four hours")
 	}
 }

@@ -244,7 +244,7 @@ func (s *Scheduler) schedule(v *Verdict) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clock := s.clockLocked(now)
-	expires, old := clock.expires(a.Message), clock.tooOld(a.Message, now)
+	expires, old := clock.expires(a.Message), clock.tooOld(a.Message)
 	for i := range a.Results {
 		r := &a.Results[i]
 		if r.Outcome != spool.Deferred {
