@@ -90,6 +90,7 @@ func buildWithClock(ctx context.Context, dir string) (string, error) {
 	}
 	build := exec.CommandContext(ctx, "go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary,
 		"github.com/godwit-mta/godwit/cmd/godwit")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the server with a clock that can be set: %w\n%s", err, out)
 	}
