@@ -30,6 +30,7 @@ var rooms = map[string]int{
 	"internal/fetch": services,
 
 	"internal/shaping": engine, "internal/queue": engine, "internal/delivery": engine, "internal/outbox": engine, "internal/analytics": engine,
+	"internal/signing": engine,
 
 	"internal/submission": surfaces, "internal/doctor": surfaces, "internal/httpapi": surfaces, "web": surfaces,
 
@@ -96,6 +97,7 @@ var libraries = []library{
 	{"github.com/caddyserver/certmagic", []string{"internal/certs"}, "it has globals of its own and logs in its own way; what it does is seen as certificates and findings alone"},
 	{"github.com/go-jose/go-jose/v4", []string{"internal/submission/auth/bearer"}, "it takes many more kinds of tokens and keys than we want; one place says which"},
 	{"github.com/libdns", []string{"internal/certs"}, "they set the records of one kind of challenge"},
+	{"github.com/ebitengine/purego", []string{"internal/signing/libcrypto"}, "it calls code that Go does not check; only the fast primitive needs it"},
 	{"go.uber.org/zap", []string{"internal/certs"}, "the ACME library logs by it; all else logs by slog"},
 	{"golang.org/x/net/idna", []string{"smtp", "internal/dns"}, "there is one way from a domain as typed to a domain as asked for"},
 	{"golang.org/x/crypto/argon2", []string{"internal/submission/auth"}, "there is one way from a password to what is stored of it"},

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,6 +22,10 @@ type Options struct {
 	Store     store.Store  // keeps the rules that hold mail yet to come, below "queue/hold/"
 	IDs       *message.IDs // names the reports
 	Hostname  string       // Reporting-MTA of reports, and the domain of their sender in the header
+
+	// Sign appends the signatures of a report to dst, whose bytes lie in pieces: signing.Signer.Sign is one. The domain is
+	// Hostname, and there is no tenant, since a report is the server's own mail. Nil: reports are not signed.
+	Sign func(ctx context.Context, dst []byte, pieces [][]byte, domain, tenant string) ([]byte, error)
 
 	Settings Settings
 

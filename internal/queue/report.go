@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,6 +115,7 @@ func (s *Scheduler) send(ctx context.Context, about *spool.Message, entries []*s
 		return fresh(accept(ctx, nil, nil, about, indices))
 	}
 	defer body.Release()
+	s.sign(ctx, m, body)
 	if ctx.Err() != nil {
 		return nil // the message it is about may not have been read to its end; the next start tells
 	}
@@ -123,6 +125,23 @@ func (s *Scheduler) send(ctx context.Context, about *spool.Message, entries []*s
 	s.metrics.reports.WithLabelValues(action.String()).Inc()
 	s.log.Info("sender told", "message", about.ID, "report", m.ID, "action", action, "entries", len(entries))
 	return nil
+}
+
+// sign signs a report. One that cannot be signed goes without: a sender who is not told is worse off than one who is told by
+// a message that a filter may doubt.
+func (s *Scheduler) sign(ctx context.Context, m *spool.Message, body *smtp.Body) {
+	if s.o.Sign == nil {
+		return
+	}
+	fields, err := s.o.Sign(ctx, nil, body.AppendPieces(nil), strings.ToLower(s.o.Hostname), "")
+	if err != nil {
+		s.complain(ctx, "a report goes unsigned", err, "message", m.ID)
+		return
+	}
+	if len(fields) > 0 {
+		body.Prepend(fields)
+		m.Size = body.Size()
+	}
 }
 
 // fresh drops the error that says that entries have changed since they were looked at: they come again if there is

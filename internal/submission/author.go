@@ -21,7 +21,13 @@ const maxAuthors = 100
 // angle brackets within names, which some programs show as if they were the address. It ends with the first error,
 // its own or that of f.
 func eachAuthor(value string, f func(smtp.Path) error) error {
-	p := authorParser{s: value, yield: f}
+	p := authorParser{s: value, yield: f, shown: f}
+	return p.list()
+}
+
+// eachMailbox calls f for each address of a field's value and for nothing that merely looks like one.
+func eachMailbox(value string, f func(smtp.Path) error) error {
+	p := authorParser{s: value, yield: f, shown: func(smtp.Path) error { return nil }}
 	return p.list()
 }
 
@@ -29,8 +35,9 @@ func eachAuthor(value string, f func(smtp.Path) error) error {
 type authorParser struct {
 	s     string
 	i     int
-	n     int // addresses
-	yield func(smtp.Path) error
+	n     int                   // addresses
+	yield func(smtp.Path) error // told of addresses
+	shown func(smtp.Path) error // told of what some programs show as addresses
 }
 
 // word is a part of a phrase or of a local part.
@@ -213,7 +220,7 @@ func (p *authorParser) angle() error {
 			if err != nil {
 				return err
 			}
-			if err := p.found(smtp.Path{Local: "route", Domain: d}); err != nil {
+			if err := p.found(p.shown, smtp.Path{Local: "route", Domain: d}); err != nil {
 				return err
 			}
 			if err := p.space(); err != nil || p.i == len(p.s) || p.s[p.i] != ',' && p.s[p.i] != ':' {
@@ -256,7 +263,7 @@ func (p *authorParser) address(words []word) error {
 	if err != nil {
 		return err
 	}
-	return p.found(smtp.Path{Local: local, Domain: d})
+	return p.found(p.yield, smtp.Path{Local: local, Domain: d})
 }
 
 func (p *authorParser) domain() (string, error) {
@@ -278,11 +285,11 @@ func (p *authorParser) domain() (string, error) {
 	return p.s[begin:p.i], nil
 }
 
-func (p *authorParser) found(path smtp.Path) error {
+func (p *authorParser) found(yield func(smtp.Path) error, path smtp.Path) error {
 	if p.n++; p.n > maxAuthors || path.Domain == "" {
 		return errAuthor
 	}
-	return p.yield(path)
+	return yield(path)
 }
 
 // names looks for addresses in a display name, as its reader sees it.
@@ -313,7 +320,7 @@ func (p *authorParser) names(words []word) error {
 		inner, _, _ := strings.Cut(rest, ">")
 		if at := strings.LastIndexByte(inner, '@'); at >= 0 {
 			local := cmp.Or(strings.TrimSpace(inner[:at]), "?")
-			if err := p.found(smtp.Path{Local: local, Domain: strings.TrimSpace(inner[at+1:])}); err != nil {
+			if err := p.found(p.shown, smtp.Path{Local: local, Domain: strings.TrimSpace(inner[at+1:])}); err != nil {
 				return err
 			}
 			p.n-- // it is no address of the list

@@ -194,16 +194,22 @@ func (s *session) accept(
 		Subject:    peopleText(h.subject),
 		MessageID:  peopleText(h.messageID),
 	}
-	trace := appendReceived(make([]byte, 0, 448), s.peer, s.door.opts.Hostname, id, env, now)
+	trace := appendReceived(make([]byte, 0, s.door.traceRoom), s.peer, s.door.opts.Hostname, id, env, now)
+	var added []byte
 	if edit.submission && parseErr == nil {
-		trace = s.complete(trace, m, &h, now)
+		added = s.complete(m, &h, now)
 	}
 	if h.dropped > 0 && joinErr == nil {
 		fields := len(head.Bytes())
-		kept := without(head, &edit, len(trace)+fields-h.dropped)
+		kept := without(head, &edit, fields-h.dropped)
 		body.DropFront(fields)
 		body.Prepend(kept)
 	}
+	trace, signed, refusal := s.seal(ctx, trace, added, body, head, &h)
+	if !refusal.IsZero() {
+		return refusal, taken
+	}
+	trace = append(trace, added...)
 	body.Prepend(trace)
 	m.Size = body.Size()
 	if policy.DelayNotice > 0 && (policy.DelayAlways || asksForDelay(env.Recipients)) {
@@ -221,6 +227,9 @@ func (s *session) accept(
 		}
 		return replyTryLater, taken
 	}
+	if signed != "" {
+		s.door.opts.Signer.Sent(signed, m.Tenant, m.MessageID, len(m.Recipients))
+	}
 	return smtp.Reply{Code: 250, Enhanced: smtp.EnhancedCode{Class: 2}, Text: "queued as " + id.String()}, taken
 }
 
@@ -235,19 +244,23 @@ func (s *session) edits(p *Policy) own {
 	return own{}
 }
 
-// complete adds what a message must have and its writer left out (RFC 6409, 8.2 and 8.3).
-func (s *session) complete(trace []byte, m *spool.Message, h *heading, now time.Time) []byte {
+// complete returns the fields that a message must have and its writer left out (RFC 6409, 8.2 and 8.3).
+func (s *session) complete(m *spool.Message, h *heading, now time.Time) []byte {
+	if h.hasDate && h.messageID != nil {
+		return nil
+	}
+	added := make([]byte, 0, 128)
 	if !h.hasDate {
-		trace = append(message.AppendDate(append(trace, "Date: "...), now), "\r\n"...)
+		added = append(message.AppendDate(append(added, "Date: "...), now), "\r\n"...)
 	}
 	if h.messageID == nil {
-		begin := len(trace) + len("Message-ID: ")
-		trace = append(m.ID.AppendTo(append(trace, "Message-ID: <"...)), '@')
-		trace = append(append(trace, s.door.opts.Hostname...), '>')
-		m.MessageID = string(trace[begin:])
-		trace = append(trace, "\r\n"...)
+		begin := len(added) + len("Message-ID: ")
+		added = append(m.ID.AppendTo(append(added, "Message-ID: <"...)), '@')
+		added = append(append(added, s.door.opts.Hostname...), '>')
+		m.MessageID = string(added[begin:])
+		added = append(added, "\r\n"...)
 	}
-	return trace
+	return added
 }
 
 func asksForDelay(list []smtp.Recipient) bool {

@@ -19,6 +19,9 @@
 // loses Authentication-Results fields that claim to be ours (RFC 8601, 5). Mail that is submitted ([Headers]) loses Bcc,
 // Resent-Bcc, Return-Path and such Authentication-Results, and gets Date and Message-ID if it has none (RFC 6409, 8).
 // Nothing else is touched, and the body never is.
+//
+// Then it is signed ([Signer]) for the domain of its author, unless it comes from outside: what strangers send to RelayDomains
+// never gets our signature, whoever it names. The signatures stand below our Received field and above all others.
 package submission
 
 import (
@@ -64,6 +67,12 @@ type Policy struct {
 	MaxHops         int           // Received fields above which a message is refused as looping; 0: DefaultMaxHops
 }
 
+// Signer signs messages and counts who gets them; *signing.Signer is one. See there for what is asked of both.
+type Signer interface {
+	Sign(ctx context.Context, dst []byte, pieces [][]byte, domain, tenant string) ([]byte, error)
+	Sent(domain, tenant, messageID string, recipients int)
+}
+
 // Options make a Door. Hostname, Listener, Policy, Spool and IDs are required.
 type Options struct {
 	Hostname string
@@ -77,6 +86,8 @@ type Options struct {
 	Bandwidth *limits.Bandwidth                     // of the listener; nil: no limit
 	Tenants   func(tenant string) *limits.Bandwidth // of a tenant; nil, or a nil answer: no limit
 
+	Signer Signer // of mail from clients that may send to anyone; nil: nothing is signed
+
 	// Own reports a connection of the server's own self-check, which is refused without being told of; nil: there are none.
 	Own func(client netip.AddrPort) bool
 
@@ -89,6 +100,8 @@ type Door struct {
 	opts     Options
 	authserv []byte // our authserv-id (RFC 8601, 2.5)
 	policy   atomic.Pointer[Policy]
+
+	traceRoom int // octets that the fields which we put before a message need, mostly
 }
 
 // DefaultTenant owns mail where the configuration names no tenant.
@@ -114,7 +127,10 @@ func New(o Options) (*Door, error) {
 	if o.Tenants == nil {
 		o.Tenants = func(string) *limits.Bandwidth { return nil }
 	}
-	d := &Door{opts: o, authserv: []byte(strings.ToLower(o.Hostname))}
+	d := &Door{opts: o, authserv: []byte(strings.ToLower(o.Hostname)), traceRoom: 448}
+	if o.Signer != nil {
+		d.traceRoom += 2560 // for two signatures
+	}
 	return d, d.SetPolicy(o.Policy)
 }
 
