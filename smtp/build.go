@@ -19,6 +19,9 @@ func AppendMail(dst []byte, s Sender, size int64, x Extensions) []byte {
 	if utf8 {
 		dst = append(dst, " SMTPUTF8"...)
 	}
+	if s.RequireTLS && x.RequireTLS {
+		dst = append(dst, " REQUIRETLS"...)
+	}
 	if x.DSN {
 		switch s.Return {
 		case ReturnFull:

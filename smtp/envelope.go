@@ -56,6 +56,7 @@ type Sender struct {
 	Size       int64    // declared SIZE in octets (RFC 1870, 6), 0 if absent
 	Body       BodyType // declared BODY
 	UTF8       bool     // SMTPUTF8 was given (RFC 6531, 3.4)
+	RequireTLS bool     // REQUIRETLS was given (RFC 8689, 2)
 	Return     Return   // RET
 	EnvelopeID string   // ENVID, decoded (RFC 3461, 4.4)
 

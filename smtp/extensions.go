@@ -14,6 +14,7 @@ type Extensions struct {
 	EnhancedCodes bool     // RFC 2034
 	Chunking      bool     // RFC 3030
 	StartTLS      bool     // RFC 3207
+	RequireTLS    bool     // RFC 8689
 	HasSize       bool     // RFC 1870
 	Size          int64    // octets, 0 if no fixed limit was told
 	RcptMax       int      // LIMITS RCPTMAX (RFC 9422), recipients of a transaction, 0 if not told
@@ -51,6 +52,8 @@ func (x *Extensions) add(keyword, values string) {
 		x.Chunking = true
 	case strings.EqualFold(keyword, "STARTTLS"):
 		x.StartTLS = true
+	case strings.EqualFold(keyword, "REQUIRETLS"):
+		x.RequireTLS = true
 	case strings.EqualFold(keyword, "SIZE"):
 		x.HasSize = true
 		x.Size, _ = parseSize(values)

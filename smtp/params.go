@@ -14,7 +14,8 @@ const (
 )
 
 // ParseMail parses what follows "MAIL FROM:": a reverse-path and its parameters (RFC 5321, 4.1.1.2): SIZE, BODY,
-// SMTPUTF8, RET, ENVID and AUTH. Whether AUTH may be believed is for the caller to say (RFC 4954, 5).
+// SMTPUTF8, REQUIRETLS, RET, ENVID and AUTH. REQUIRETLS is for sessions over TLS alone (RFC 8689, 2), which the caller
+// checks. Whether AUTH may be believed is for the caller to say (RFC 4954, 5).
 // An error is a [*ParseError].
 func ParseMail(s string) (Sender, error) {
 	path, rest, err := ParseReversePath(s, PathOptions{UTF8: true})
@@ -51,7 +52,7 @@ func ParseRcpt(s string, o PathOptions) (Recipient, error) {
 }
 
 // parameter is the bit of a parameter in the set of those already seen.
-type parameter uint8
+type parameter uint16
 
 const (
 	paramSize parameter = 1 << iota
@@ -62,6 +63,7 @@ const (
 	paramAuth
 	paramNotify
 	paramOriginal
+	paramRequireTLS
 )
 
 // nextParameter cuts the first parameter off s. A keyword without '=' has hasValue false. An empty keyword means there
@@ -100,6 +102,9 @@ func (s *Sender) parseParameters(rest string) error {
 		case strings.EqualFold(keyword, "SMTPUTF8"):
 			p = paramUTF8
 			s.UTF8, ok = true, !hasValue
+		case strings.EqualFold(keyword, "REQUIRETLS"):
+			p = paramRequireTLS
+			s.RequireTLS, ok = true, !hasValue
 		case strings.EqualFold(keyword, "RET"):
 			p = paramReturn
 			s.Return, ok = parseReturn(value)

@@ -91,6 +91,7 @@ type scramClient struct {
 	header, first  string
 	server         []byte // the signature that the server owes us
 	step           int
+	verified       bool
 }
 
 func (c *scramClient) Start() (string, []byte, error) {
@@ -115,10 +116,15 @@ func (c *scramClient) Next(challenge []byte) ([]byte, error) {
 		if err != nil || !hmac.Equal(signature, c.server) {
 			return nil, fmt.Errorf("%w: server does not know the password", ErrFailed)
 		}
+		c.verified = true
 		return []byte{}, nil
 	}
 	return nil, errChallenge
 }
+
+// Verified reports whether the server has proven that it knows the password (RFC 5802, 5). One that says that all is well
+// before that is not to be believed.
+func (c *scramClient) Verified() bool { return c.verified }
 
 func (c *scramClient) prove(first string) ([]byte, error) {
 	parts := strings.Split(first, ",")

@@ -3,6 +3,7 @@ package smtpclient
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -23,7 +24,9 @@ import (
 // gathered. The connection should buffer what is written to it as TCP does: a group of commands is written whole
 // before its replies are read.
 type Conn struct {
-	nc     net.Conn
+	nc     net.Conn  // the connection itself: deadlines, looks, the end
+	wire   net.Conn  // what octets go through: nc, or tls once there is one
+	tls    *tls.Conn // nil in the clear
 	o      Options
 	banner smtp.Reply
 	ext    smtp.Extensions
@@ -62,15 +65,15 @@ const (
 
 // New returns a session over nc, which belongs to it from now on. Nothing is read or written before Start.
 func New(nc net.Conn, o Options) *Conn {
-	c := &Conn{nc: nc, o: o.withDefaults()}
+	c := &Conn{nc: nc, wire: nc, o: o.withDefaults()}
 	c.reader = newReplyReader(nc, c.limitRead)
 	c.writer = newBodyWriter(nc, c.limitWrite)
 	c.interrupt = c.onDone
 	return c
 }
 
-// Start reads the banner and says EHLO, or HELO to a peer that does not know it (RFC 5321, 3.2). An error is an
-// *Error and leaves the session closed.
+// Start reads the banner and says EHLO, or HELO to a peer that does not know it (RFC 5321, 3.2), all of it over TLS
+// with [Options.ImplicitTLS]. An error is an *Error and leaves the session closed.
 func (c *Conn) Start(ctx context.Context) error {
 	if c.over != nil || c.started {
 		return &Error{Phase: PhaseConnect, Err: ErrClosed}
@@ -80,6 +83,11 @@ func (c *Conn) Start(ctx context.Context) error {
 		return c.fail(PhaseConnect, err)
 	}
 	defer c.detach(stop)
+	if c.o.ImplicitTLS != nil {
+		if err := c.handshake(c.o.ImplicitTLS); err != nil {
+			return err
+		}
+	}
 	if err := c.greet(); err != nil {
 		return err
 	}
@@ -194,6 +202,9 @@ func (c *Conn) Alive() bool {
 	if c.nc.SetReadDeadline(time.Time{}) != nil {
 		return false
 	}
+	if c.tls != nil {
+		return c.aliveOverTLS()
+	}
 	if raw, ok := c.nc.(syscall.Conn); ok {
 		if quiet, known := isQuiet(raw); known {
 			return quiet
@@ -221,6 +232,9 @@ func (c *Conn) Quit(ctx context.Context) error {
 	}
 	defer c.detach(stop)
 	_, err = c.say(PhaseConnect, c.o.Timeouts.Quit, "QUIT", false)
+	if err == nil && c.tls != nil {
+		c.closeTLS()
+	}
 	return errors.Join(err, c.Close())
 }
 
@@ -322,7 +336,11 @@ func (c *Conn) cancelCause() error {
 func (c *Conn) limitRead() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.mu.cancelled { // else the past deadline that onDone set must stay
+	switch {
+	case c.mu.cancelled: // the past deadline that onDone set must stay
+	case c.tls != nil: // which may have to write to go on reading
+		_ = c.nc.SetDeadline(time.Now().Add(c.replyLimit))
+	default:
 		_ = c.nc.SetReadDeadline(time.Now().Add(c.replyLimit)) // the read after it tells of a closed connection
 	}
 }
@@ -354,7 +372,7 @@ func (c *Conn) writeLine(limit time.Duration) error {
 	c.logLine()
 	c.blockLimit = limit
 	c.limitWrite()
-	_, err := c.nc.Write(c.line)
+	_, err := c.wire.Write(c.line)
 	return err
 }
 

@@ -24,6 +24,11 @@
 // as a temporary failure, and a connection that breaks after the end of the data gives [Unknown], the one result
 // that may lead to a second delivery (RFC 5321, 4.5.3.2.6). A context cancels a transaction only before that point.
 //
+// TLS is the caller's decision: [Conn.StartTLS] after Start, or [Options.ImplicitTLS]. What was learnt in the clear is
+// forgotten with the handshake, and a STARTTLS that is refused leaves the session as it was. [Conn.Login] is for
+// smart hosts, and never in the clear.
+//
 // RFCs: 5321 (SMTP), 2033 (LMTP), 2920 (PIPELINING), 3030 (CHUNKING), 1870 (SIZE), 6152 (8BITMIME), 6531
-// (SMTPUTF8), 3461 (DSN), 2034 and 3463 (enhanced codes), 9422 (LIMITS).
+// (SMTPUTF8), 3461 (DSN), 2034 and 3463 (enhanced codes), 9422 (LIMITS), 3207 (STARTTLS), 8314 (implicit TLS),
+// 4954 (AUTH), 8689 (REQUIRETLS).
 package smtpclient

@@ -15,6 +15,8 @@ const (
 	PhaseConnect  Phase = iota // before the first octet; the caller's dialling belongs here
 	PhaseGreeting              // the banner
 	PhaseHello                 // EHLO, HELO, LHLO
+	PhaseTLS                   // STARTTLS and the handshake; before the banner if TLS is implicit
+	PhaseAuth                  // AUTH
 	PhaseMail                  // MAIL, and RSET before it
 	PhaseRcpt                  // RCPT
 	PhaseData                  // the DATA command
@@ -24,8 +26,8 @@ const (
 )
 
 var phaseWords = [phases]string{
-	PhaseConnect: "connect", PhaseGreeting: "greeting", PhaseHello: "hello", PhaseMail: "mail", PhaseRcpt: "rcpt",
-	PhaseData: "data", PhaseBody: "body", PhaseFinal: "final",
+	PhaseConnect: "connect", PhaseGreeting: "greeting", PhaseHello: "hello", PhaseTLS: "tls", PhaseAuth: "auth",
+	PhaseMail: "mail", PhaseRcpt: "rcpt", PhaseData: "data", PhaseBody: "body", PhaseFinal: "final",
 }
 
 // String returns the word of the phase.
@@ -73,12 +75,20 @@ var (
 	ErrClosed = errors.New("session is closed")
 	// ErrUnsolicited is the cause when the peer sent a reply that nothing had asked for.
 	ErrUnsolicited = errors.New("reply without a command")
+	// ErrInjected is the cause when there was more in the clear behind the reply to STARTTLS: somebody in between may have
+	// put it there to have it taken for the peer's word over TLS (CVE-2011-0411).
+	ErrInjected = errors.New("octets in the clear behind the reply to STARTTLS")
+	// ErrNoTLS is the cause when a password would leave in the clear, or the peer does not offer STARTTLS.
+	ErrNoTLS = errors.New("session has no TLS")
+	// ErrNoMechanism is the cause when the peer offers no way to log in that this side knows.
+	ErrNoMechanism = errors.New("peer offers no mechanism of authentication that is known here")
 )
 
 // Causes of a refusal that never reached the peer, found in [RecipientResult.Err]; the Reply beside it is our own.
 var (
 	ErrNeedUTF8     = errors.New("peer does not offer SMTPUTF8, which the message needs")
 	ErrNeed8BitMIME = errors.New("peer does not offer 8BITMIME, which the message needs")
+	ErrNeedTLS      = errors.New("message requires TLS all the way, which the peer does not offer (REQUIRETLS)")
 	ErrTooLarge     = errors.New("message is larger than the peer takes")
 	ErrAddress      = errors.New("address cannot be put into a command")
 )

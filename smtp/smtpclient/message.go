@@ -106,7 +106,7 @@ func (c *Conn) exchangeWhole() *Error {
 	if err := c.final(); err != nil {
 		return err
 	}
-	if n := c.reader.buffered(); n > 0 && !c.reader.begins(farewell) {
+	if c.unread() > 0 && !c.reader.begins(farewell) {
 		// One of the replies was one too many, so the one taken for the final one may have been another's.
 		for i := range tx.result.Recipients {
 			if r := &tx.result.Recipients[i]; r.Status == Delivered {

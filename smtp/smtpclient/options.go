@@ -1,6 +1,7 @@
 package smtpclient
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"time"
 )
@@ -16,6 +17,8 @@ type Timeouts struct {
 	DataBlock time.Duration // for the peer to take the next 256 KiB of the body, 3 min
 	DataDone  time.Duration // for the reply to the end of the data, 10 min
 	Quit      time.Duration // for the reply to QUIT, 10 s: nothing depends on it
+	TLS       time.Duration // for the reply to STARTTLS, and as much again for the handshake, 30 s
+	Auth      time.Duration // for each reply to AUTH, 2 min
 }
 
 // Options configures a session. The zero value of every field but Hello is its default.
@@ -26,6 +29,9 @@ type Options struct {
 	// LMTP speaks LMTP (RFC 2033): LHLO, and a reply for each accepted recipient after the data.
 	LMTP     bool
 	Timeouts Timeouts
+	// ImplicitTLS puts TLS over the connection before the first octet (RFC 8314, 3.3). It is not changed, and may be
+	// shared.
+	ImplicitTLS *tls.Config
 
 	// Eager is the largest body in octets that is sent in one write with its envelope, before any recipient is
 	// known to be accepted. It happens only with PIPELINING and CHUNKING, and on a session whose last transaction
@@ -71,6 +77,7 @@ func DefaultTimeouts() Timeouts {
 	return Timeouts{
 		Greeting: 5 * time.Minute, Hello: 5 * time.Minute, Mail: 5 * time.Minute, Rcpt: 5 * time.Minute,
 		DataInit: 2 * time.Minute, DataBlock: 3 * time.Minute, DataDone: 10 * time.Minute, Quit: 10 * time.Second,
+		TLS: 30 * time.Second, Auth: 2 * time.Minute,
 	}
 }
 
@@ -85,5 +92,6 @@ func (t Timeouts) Divided(n int) Timeouts {
 func (t *Timeouts) all() []*time.Duration {
 	return []*time.Duration{
 		&t.Greeting, &t.Hello, &t.Mail, &t.Rcpt, &t.DataInit, &t.DataBlock, &t.DataDone, &t.Quit,
+		&t.TLS, &t.Auth,
 	}
 }

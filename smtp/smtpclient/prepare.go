@@ -45,6 +45,9 @@ func (c *Conn) prepare(t *Transaction) {
 	case eightBit && !c.ext.EightBitMIME && !c.o.Allow8Bit:
 		c.refuseAll(need8Bit, ErrNeed8BitMIME)
 		return
+	case t.From.RequireTLS && (c.tls == nil || !c.ext.RequireTLS):
+		c.refuseAll(needTLS, ErrNeedTLS)
+		return
 	case c.ext.Size > 0 && tx.size > c.ext.Size:
 		c.refuseAll(tooLarge, ErrTooLarge)
 		return
@@ -70,6 +73,7 @@ var (
 	needUTF8       = ourReply(553, 6, 7, "peer does not take internationalised addresses")
 	needUTF8Header = ourReply(550, 6, 9, "peer does not take internationalised mail, and the header is UTF-8")
 	need8Bit       = ourReply(554, 6, 3, "peer does not take 8-bit mail")
+	needTLS        = ourReply(550, 7, 30, "REQUIRETLS support required")
 	tooLarge       = ourReply(552, 3, 4, "message is larger than the peer takes")
 	badSender      = ourReply(553, 1, 7, "sender address is malformed")
 	badRecipient   = ourReply(553, 1, 3, "recipient address is malformed")

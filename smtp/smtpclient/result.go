@@ -39,7 +39,7 @@ type RecipientResult struct {
 	Phase  Phase // in which it was decided, or the session broke
 	Status Status
 	// Err says why there is no reply of the peer: the *Error that ended the session, or one of ErrNeedUTF8,
-	// ErrNeed8BitMIME, ErrTooLarge and ErrAddress beside a Reply of our own.
+	// ErrNeed8BitMIME, ErrNeedTLS, ErrTooLarge and ErrAddress beside a Reply of our own.
 	Err error
 }
 

@@ -78,7 +78,7 @@ func (c *Conn) send(ctx context.Context) *Error {
 		return &Error{Phase: PhaseMail, Err: errors.Join(ErrClosed, c.over)}
 	case !c.started || c.closed.Load():
 		return &Error{Phase: PhaseMail, Err: ErrClosed}
-	case c.reader.buffered() > 0:
+	case c.unread() > 0:
 		return c.unsolicited(PhaseMail)
 	}
 	stop, err := c.attach(ctx)
