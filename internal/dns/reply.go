@@ -41,7 +41,7 @@ func readReply(m *wire.Msg, k key) (*reply, *failure) {
 		if !ok {
 			break
 		}
-		if notHostName(target) != "" {
+		if notHostName(target) != "" && (k.typ != wire.TypePTR || !isMacroName(target)) { // RFC 2317, 4, has such names
 			return nil, &failure{outcome: outcomeMalformed, detail: "sent an alias to what is no host name"}
 		}
 		rep.name = target
@@ -136,6 +136,10 @@ func (rep *reply) take(rr wire.RR) bool {
 		}
 		if len(rep.addrs) < maxAddrs { // an IPv4-mapped one stays so, to be refused
 			rep.addrs = append(rep.addrs, ip)
+		}
+	case *wire.PTR:
+		if len(rep.texts) < maxTexts {
+			rep.texts = append(rep.texts, fromWire(rr.Ptr))
 		}
 	case *wire.TXT:
 		if len(rep.texts) < maxTexts {

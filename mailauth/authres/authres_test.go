@@ -75,7 +75,17 @@ func TestForged(t *testing.T) {
 		" xmx.example.net; spf=pass":                         false,
 		" other.example; x=mx.example.net":                   false,
 		" (mx.example.net) other.example; spf=pass":          false,
-		"": false, " ;": false,
+		" (;) mx.example.net; spf=pass":                      true,
+		" (\";) mx.example.net; spf=pass":                    true,
+		" \";\" mx.example.net; spf=pass":                    true,
+		" mx.example.net\x00; spf=pass":                      true,
+		" mx.exa\x00mple.net; spf=pass":                      true,
+		" mx.example .net; spf=pass":                         true,
+		" mx.exam(c)ple.net; spf=pass":                       true,
+		" mx.example.net/1; spf=pass":                        true,
+		" mx.example.net-2; spf=pass":                        false,
+		" other (of mx.example.net); spf=pass":               false,
+		"":                                                   false, " ;": false,
 	} {
 		h, err := message.ParseHeader([]byte("authentication-results:" + value + "\r\nX: mx.example.net\r\n\r\n"))
 		if err != nil {

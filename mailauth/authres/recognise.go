@@ -82,35 +82,69 @@ func quoted(p []byte) (string, []byte, error) {
 	return "", nil, ErrField
 }
 
-// Forged returns the fields of a header that came from outside and bear one of our names. A field that cannot be read is one
-// of them if our name stands anywhere in it, since somebody behind us may read it with more patience. Names are compared in any
-// case, and without a dot at their end.
+// Forged returns the fields of a header that came from outside and bear one of our names: those of which Claims says so.
 func Forged(h message.Header, ids ...string) []message.Field {
 	var out []message.Field
 	for f := range h.All(FieldName) {
-		if isForged(f.Value, ids) {
+		if Claims(f.Value, ids...) {
 			out = append(out, f)
 		}
 	}
 	return out
 }
 
-func isForged(value []byte, ids []string) bool {
+// Claims reports whether the value of a field bears one of our names. A value that cannot be read does if our name stands
+// anywhere in it, since somebody behind us may read it with more patience. Names are compared in any case, without a dot at
+// their end, and without the octets that cannot stand in one.
+func Claims(value []byte, ids ...string) bool {
 	id, err := ID(value)
-	if err == nil {
-		id = strings.TrimSuffix(id, ".")
-		for _, ours := range ids {
-			if strings.EqualFold(id, strings.TrimSuffix(ours, ".")) {
-				return true
-			}
-		}
-		return false
-	}
-	text := strings.ToLower(string(message.AppendUnfolded(nil, value)))
+	id = strings.TrimSuffix(id, ".")
+	var text string
 	for _, ours := range ids {
-		if strings.Contains(text, strings.ToLower(strings.TrimSuffix(ours, "."))) {
+		ours = strings.ToLower(strings.TrimSuffix(ours, "."))
+		if ours == "" {
+			continue
+		}
+		if text == "" {
+			text = strings.ToLower(string(message.AppendUnfolded(nil, value)))
+		}
+		if err == nil && strings.EqualFold(id, ours) || err != nil && strings.Contains(text, ours) || begins(squeezed(text), ours) {
 			return true
 		}
 	}
 	return false
+}
+
+// begins reports whether a text begins with a name that ends there.
+func begins(text, name string) bool {
+	rest, ok := strings.CutPrefix(text, name)
+	rest = strings.TrimPrefix(rest, ".")
+	return ok && (rest == "" || !isAlnum(rest[0]) && rest[0] != '-' && rest[0] != '_')
+}
+
+// squeezed returns what stands before the first ";" that no comment and no quotes hold, without comments, quotes, white space and
+// what is no text: the name as a careless reader may put it together.
+func squeezed(s string) string {
+	var b strings.Builder
+	depth, inQuotes := 0, false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\\':
+			if i++; i < len(s) && depth == 0 && isToken(s[i]) {
+				b.WriteByte(s[i])
+			}
+		case depth > 0 && c == ')':
+			depth--
+		case c == '(' && !inQuotes:
+			depth++
+		case depth > 0:
+		case c == '"':
+			inQuotes = !inQuotes
+		case c == ';' && !inQuotes:
+			return b.String()
+		case isToken(c) || c == '/' || c == '=':
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }
