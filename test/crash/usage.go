@@ -67,7 +67,8 @@ func (p *process) use(ctx context.Context) (*usage, error) {
 		}
 		q.to(n)
 	}
-	client := api.NewSocketClient(filepath.Join(p.data, "admin.sock"))
+	// By way of its own root, since its disk may be mounted for it alone.
+	client := api.NewSocketClient(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "root", p.data, "admin.sock"))
 	defer client.Close()
 	spool, err := client.SpoolStats(ctx)
 	if err != nil {
