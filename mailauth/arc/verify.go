@@ -1,6 +1,7 @@
 package arc
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -19,6 +20,9 @@ type Chain struct {
 	Status    Status
 	Instances int      // sets in the chain; 0 if it has none or they are not whole
 	Sealers   []string // domains of the seals that hold, from the first instance on; only if Status is Pass
+	// Results are what the ARC-Authentication-Results of each instance say, without i=, in the message's bytes; only if Status
+	// is Pass. They can be believed as far as the sealer of the instance can.
+	Results [][]byte
 	// Newest is what became of the newest ARC-Message-Signature, which tells whether the message was changed since.
 	Newest dkim.Result
 	// Err says why Status is Fail. If it is dkim.ErrLookup, trying again later may tell otherwise.
@@ -94,6 +98,10 @@ func (v *Verifier) Verify(ctx context.Context, pieces [][]byte, now time.Time) (
 		return c, nil
 	}
 	c.Status, c.Sealers = Pass, sealers
+	for _, s := range sets {
+		_, said, _ := bytes.Cut(s.results.Value, []byte(";"))
+		c.Results = append(c.Results, said)
+	}
 	return c, nil
 }
 

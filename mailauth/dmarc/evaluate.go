@@ -8,10 +8,12 @@ import (
 	"strings"
 )
 
-// Resolver looks names up. An answer that there is nothing is no error: it is an empty list. exists tells whether the
-// name has any address or mail server. An error says that it could not be found out now.
+// Resolver looks names up. An answer that there is nothing is no error: it is an empty list. An error
+// says that it could not be found out now.
 type Resolver interface {
 	TXT(ctx context.Context, name string) ([]string, error)
+	// Exists tells whether there is a name, with records of whatever kind or with names below it: the answer is not NXDOMAIN
+	// (RFC 9989, 4.10.1; RFC 8020).
 	Exists(ctx context.Context, name string) (bool, error)
 }
 
@@ -223,7 +225,7 @@ func (w *walker) policy(ctx context.Context, author string) (Verdict, error) {
 	if i < 0 { // a public suffix may speak for those below it that say nothing
 		i = slices.IndexFunc(list, func(f found) bool { return f.record.PSD == PSDYes })
 	}
-	if i < 0 {
+	if i < 0 || list[i].record.Silent {
 		return v, nil
 	}
 	v.Domain, v.Record, v.Policy = list[i].domain, list[i].record, list[i].record.Policy

@@ -53,6 +53,9 @@ type Record struct {
 	Aggregate   []URI  // rua=
 	Failure     []URI  // ruf=
 	Options     string // fo=
+	// Silent says that it has no policy that can be read and no address for reports: then DMARC does not apply, and the record
+	// tells no more than that it is there (RFC 9989, 4.10.1).
+	Silent bool
 }
 
 // URI is where reports go.
@@ -77,6 +80,7 @@ func ParseRecord(txt string) (*Record, error) {
 	}
 	r := &Record{PSD: PSDUnknown, Options: "0"}
 	seen := make(map[string]bool)
+	odd := false // a policy cannot be read
 	for part := range strings.SplitSeq(rest, ";") {
 		name, value, ok := cutTag(part)
 		if !ok || seen[name] {
@@ -87,12 +91,14 @@ func ParseRecord(txt string) (*Record, error) {
 		}
 		seen[name] = true
 		r.set(name, value)
-	}
-	if r.Policy == "" {
-		if seen["p"] && len(r.Aggregate) == 0 {
-			return nil, fmt.Errorf("%w: p= is no policy", errNoRecord)
+		switch name {
+		case "p", "sp", "np":
+			odd = odd || policyOf(strings.ToLower(value)) == ""
 		}
-		r.Policy = PolicyNone
+	}
+	if odd || r.Policy == "" {
+		r.Policy, r.Subdomains, r.NonExistent = PolicyNone, "", ""
+		r.Silent = len(r.Aggregate) == 0
 	}
 	if r.Subdomains == "" {
 		r.Subdomains = r.Policy
