@@ -65,6 +65,8 @@ const (
 	LimitExceeded      // a limit of this server was reached
 	StorageUnavailable // this server could not store the message
 	ClientLost         // the client went away before the end
+	Unauthenticated    // checks of who the message is from fail, and its author's domain or the operator wants it refused then
+	NotSigned          // the message must be signed, and no key could
 )
 
 // reasons holds name and sentence of each Reason; the index is the Reason.
@@ -119,6 +121,8 @@ var reasons = [...]struct{ name, text string }{
 	LimitExceeded:      {"limit_exceeded", "A limit of this server was reached."},
 	StorageUnavailable: {"storage_unavailable", "This server could not store the message."},
 	ClientLost:         {"client_lost", "The client went away before the message was complete."},
+	Unauthenticated:    {"unauthenticated", "The message fails the checks of who it is from (DMARC, SPF)."},
+	NotSigned:          {"not_signed", "The message must be signed, and no key could sign it."},
 }
 
 // Reasons returns all reasons in their order of declaration.

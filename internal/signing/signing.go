@@ -42,12 +42,13 @@ import (
 type Keys interface {
 	// Keys returns the keys that sign now for mail of this author domain (in A-labels, lower case; empty if the message
 	// names no author that can be told) and this tenant (empty: the server's own mail), at most dkim.MaxKeys. None and no
-	// error: the message goes without a signature. An error: it must be signed, and no key can.
+	// error: the message goes without a signature. An error: it must be signed, and no key can; one that wraps ErrNone
+	// says that there is no key to wait for.
 	Keys(domain, tenant string) ([]*dkim.Key, error)
 }
 
-// ErrKeys wraps the error of [Keys]: the message must be signed and no key can do it now.
-var ErrKeys = errors.New("signing: no key can sign")
+// ErrNone is for [Keys]: there is no key for the domain, and only an operator can change that.
+var ErrNone = errors.New("signing: there is no key for the author's domain, and its mail must be signed")
 
 // Options make a [Signer]. Keys is needed; for everything else the zero value means the default.
 type Options struct {
@@ -107,13 +108,13 @@ func (s *Signer) SetFields(o dkim.Options) error {
 // first; domain is that of its author (in A-labels, lower case), tenant its owner. With no key for them dst comes back as
 // it was, and that is no error. Nothing of pieces or dst is kept.
 //
-// Sign waits for its turn; the end of ctx ends the wait. The error is ErrKeys, one of ctx, one about the message
+// Sign waits for its turn; the end of ctx ends the wait. The error is that of Keys, one of ctx, one about the message
 // (dkim.ErrNoFrom, ErrHeader, ErrLineEnd or message.ErrHeaderTooLarge), or one of a key; then dst comes back as it was.
 func (s *Signer) Sign(ctx context.Context, dst []byte, pieces [][]byte, domain, tenant string) ([]byte, error) {
 	keys, err := s.keys.Keys(domain, tenant)
 	if err != nil {
 		s.metrics.failures[failedKeys].Inc()
-		return dst, fmt.Errorf("%w for %s: %w", ErrKeys, domain, err)
+		return dst, fmt.Errorf("signing for %q: %w", domain, err)
 	}
 	if len(keys) == 0 {
 		s.metrics.unsigned.Inc()

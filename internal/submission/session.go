@@ -205,7 +205,7 @@ func (s *session) accept(
 		body.DropFront(fields)
 		body.Prepend(kept)
 	}
-	trace, signed, refusal := s.seal(ctx, trace, added, body, head, &h)
+	trace, signed, refusal := s.seal(ctx, trace, added, body, head)
 	if !refusal.IsZero() {
 		return refusal, taken
 	}
@@ -308,6 +308,8 @@ func reasonOf(r smtp.Reply) event.Reason {
 		return event.Loop
 	case r == replyTryLater, r == replyNoRoom:
 		return event.StorageUnavailable
+	case strings.HasPrefix(r.Text, "Not signed"):
+		return event.NotSigned
 	case c.Subject == 7 && strings.HasPrefix(r.Text, "Limit reached"):
 		return event.LimitExceeded
 	case c.Subject == 7 && strings.HasPrefix(r.Text, "Sender refused"):
