@@ -14,7 +14,8 @@ type Addrs struct {
 	// IPs are to be tried in this order: IPv6 and IPv4 in turn, in random order within each. The slice is the caller's.
 	// Nothing is filtered: see [Unusable].
 	IPs []netip.Addr
-	// Authentic says that a trusted resolver validated all of it with DNSSEC, the absence of a family included.
+	// Authentic says that a trusted resolver validated all of it with DNSSEC, the absence of a family included. A family
+	// whose lookup failed does not count: else who breaks one answer could make a signed host look unsigned.
 	Authentic bool
 	// Name is the host's own name, at the end of its aliases.
 	Name string
@@ -61,7 +62,15 @@ func (r *Resolver) LookupAddrs(ctx context.Context, host string) (Addrs, error) 
 	if n4 == 0 {
 		canonical = v6.name
 	}
-	return Addrs{IPs: ips, Authentic: v4.authentic && v6.authentic, Name: canonical}, nil
+	return Addrs{IPs: ips, Authentic: v4.authenticOr(v6) && v6.authenticOr(v4), Name: canonical}, nil
+}
+
+// authenticOr reports whether a is authentic, or says nothing while other does.
+func (a *answer) authenticOr(other *answer) bool {
+	if a.err != nil && a.err.Temporary() {
+		return other.authentic
+	}
+	return a.authentic
 }
 
 // bothFamilies looks up A and AAAA, at the same time if neither is known. A nil result means that ctx ended.

@@ -23,6 +23,8 @@ type MX struct {
 	Authentic bool
 	// Site names the set of hosts: equal for two domains exactly if their mail goes to the same hosts.
 	Site string
+	// Name is the domain's own name, at the end of its aliases.
+	Name string
 }
 
 // Host is one MX record.
@@ -56,7 +58,7 @@ func (r *Resolver) LookupMX(ctx context.Context, domain string) (MX, error) {
 		shuffle(r, hosts[i:j])
 		i = j
 	}
-	return MX{Hosts: hosts[:min(len(hosts), r.o.MaxHosts)], Authentic: a.authentic, Site: a.site}, nil
+	return MX{Hosts: hosts[:min(len(hosts), r.o.MaxHosts)], Authentic: a.authentic, Site: a.site, Name: a.name}, nil
 }
 
 // implicitMX serves a domain without MX record, which must have an address then.
@@ -71,7 +73,7 @@ func (r *Resolver) implicitMX(ctx context.Context, name string, a *answer) (MX, 
 		}
 		return MX{}, err
 	}
-	return MX{Hosts: []Host{{Name: a.name}}, Implicit: true, Authentic: a.authentic, Site: a.name}, nil
+	return MX{Hosts: []Host{{Name: a.name}}, Implicit: true, Authentic: a.authentic, Site: a.name, Name: a.name}, nil
 }
 
 // Site returns the site of domain if the cache knows it, and sends nothing. The domain is to be in lower case without

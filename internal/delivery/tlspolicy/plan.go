@@ -53,6 +53,7 @@ func (f *Failure) Error() string { return string(f.Type) + ": " + f.Detail }
 // authentication (RFC 7435).
 type Plan struct {
 	Policy   Kind
+	Domain   string   // the policy domain of reports: the recipient's, for DANE the TLSA base domain (RFC 8460, 1.1)
 	Strings  []string // the policy's text for reports: lines of the MTA-STS policy, TLSA records (RFC 8460, 4.4)
 	Patterns []string // "mx" of the MTA-STS policy; none otherwise
 
@@ -67,9 +68,11 @@ type Plan struct {
 	// authenticated. Safe for concurrent use; the state is only read.
 	Verify func(*tls.ConnectionState) *Failure
 	// Testing says that what Verify, a missing STARTTLS or a failed handshake find is to be reported and mail goes on as
-	// if there were no policy (RFC 8461, 5, "testing"). Mismatch is why the host would have been skipped.
-	Testing  bool
-	Mismatch *Failure
+	// if there were no policy (RFC 8461, 5, "testing").
+	Testing bool
+	// Note is a finding to be reported although mail goes on: the host is not in a testing policy, or none of its TLSA
+	// records can be used.
+	Note *Failure
 	// Key is equal for equal demands on the connection, empty for none. A session that was set up under one key is never
 	// used under another, so that no domain's policy is taken for another's.
 	Key string
