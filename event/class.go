@@ -51,6 +51,7 @@ const (
 
 	ClassLocal   // a decision or failure of this server
 	ClassUnknown // nothing known matched
+	ClassTLS     // encryption or proof of identity that is demanded here is missing
 )
 
 // classes holds name and sentence of each Class; the index is the Class.
@@ -87,6 +88,7 @@ var classes = [...]struct{ name, text string }{
 	ClassConnection:     {"connection", "The connection was not made or was lost."},
 	ClassLocal:          {"local", "A decision or a failure of this server."},
 	ClassUnknown:        {"unknown", "The failure matches nothing known."},
+	ClassTLS:            {"tls", "The encryption or the proof of identity that is demanded of the remote is missing."},
 }
 
 // Classes returns all classes in their order of declaration.

@@ -67,6 +67,14 @@ const (
 	ClientLost         // the client went away before the end
 	Unauthenticated    // checks of who the message is from fail, and its author's domain or the operator wants it refused then
 	NotSigned          // the message must be signed, and no key could
+
+	// TLS on the way out.
+	TLSRequired           // TLS is demanded and could not be had
+	TLSUntrusted          // the host did not prove to be the one that was meant
+	TLSPolicy             // the domain's policy does not let this host be used
+	TLSDowngrade          // TLS used to work there and could not be had
+	RequireTLSUnsupported // the message requires TLS all the way (RFC 8689)
+	LoginFailed           // a smart host did not take our login
 )
 
 // reasons holds name and sentence of each Reason; the index is the Reason.
@@ -123,6 +131,14 @@ var reasons = [...]struct{ name, text string }{
 	ClientLost:         {"client_lost", "The client went away before the message was complete."},
 	Unauthenticated:    {"unauthenticated", "The message fails the checks of who it is from (DMARC, SPF)."},
 	NotSigned:          {"not_signed", "The message must be signed, and no key could sign it."},
+
+	TLSRequired:  {"tls_required", "An encrypted session is demanded there, and the remote host could not make one."},
+	TLSUntrusted: {"tls_untrusted", "The remote host did not prove to be the one that the mail is for."},
+	TLSPolicy:    {"tls_policy", "What the domain publishes about its mail servers does not let this host be used."},
+	TLSDowngrade: {"tls_downgrade", "The remote host used to encrypt sessions and no longer does; the mail waits a while."},
+	RequireTLSUnsupported: {"requiretls_unsupported",
+		"The message requires TLS all the way, and there is no such way to the remote server."},
+	LoginFailed: {"login_failed", "The smart host did not take this server's login."},
 }
 
 // Reasons returns all reasons in their order of declaration.

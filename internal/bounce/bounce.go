@@ -83,6 +83,9 @@ func Class(reason event.Reason, stage Stage, r smtp.Reply) event.Class {
 		return event.ClassNoSuchDomain
 	case event.Loop:
 		return event.ClassLoop
+	case event.TLSRequired, event.TLSUntrusted, event.TLSPolicy, event.TLSDowngrade, event.RequireTLSUnsupported,
+		event.LoginFailed:
+		return event.ClassTLS
 	case event.SizeExceeded:
 		return event.ClassSize
 	case event.TooManyRecipients:

@@ -184,6 +184,8 @@ const (
 	flagHeaderUTF8
 	flagReport
 	flagFromUTF8
+	flagRequireTLS
+	flagTLSOptional
 )
 
 // Flags of a recipient.
@@ -198,7 +200,8 @@ func appendMessage(b []byte, m *Message) []byte {
 	start := len(b)
 	b = append(b, m.ID[:]...)
 	var flags uint64
-	for i, set := range [...]bool{m.EightBit, m.DotLine, m.HeaderUTF8, m.Report, m.From.UTF8} {
+	for i, set := range [...]bool{m.EightBit, m.DotLine, m.HeaderUTF8, m.Report, m.From.UTF8, m.From.RequireTLS,
+		m.TLSOptional} {
 		if set {
 			flags |= 1 << i
 		}
@@ -226,6 +229,9 @@ func appendMessage(b []byte, m *Message) []byte {
 	b = appendUint(b, uint64(len(m.Recipients)))
 	for i := range m.Recipients {
 		b = appendRecipient(b, m, i)
+	}
+	if m.Auth != "" { // left out while it is the last field
+		b = appendCut(b, m.Auth, maxText)
 	}
 	return endFrame(b, start)
 }
@@ -279,6 +285,7 @@ func (d *decoder) message(m *Message) {
 	m.EightBit, m.DotLine = flags&flagEightBit != 0, flags&flagDotLine != 0
 	m.HeaderUTF8, m.Report = flags&flagHeaderUTF8 != 0, flags&flagReport != 0
 	m.From.UTF8 = flags&flagFromUTF8 != 0
+	m.From.RequireTLS, m.TLSOptional = flags&flagRequireTLS != 0, flags&flagTLSOptional != 0
 	m.Tenant, m.Stream = f.string(), f.string()
 	m.Received, m.Expires, m.DelayNotice = f.time(), f.time(), f.time()
 	m.Session, m.Listener, m.Client, m.Hello, m.Protocol = f.string(), f.string(), f.string(), f.string(), f.string()
@@ -295,6 +302,7 @@ func (d *decoder) message(m *Message) {
 		m.Recipients[i] = smtp.Recipient{}
 		f.recipient(m, i)
 	}
+	m.Auth = f.string()
 	d.leave(&f)
 	if d.err == nil && (m.ID.IsZero() || n == 0) {
 		d.fail()

@@ -100,14 +100,17 @@ type Message struct {
 	EightBit   bool  // some octet is above 127
 	DotLine    bool  // some line begins with a dot
 	HeaderUTF8 bool  // the header section has octets above 127: needs SMTPUTF8 (RFC 6531, 3.2)
-	Recipients []smtp.Recipient
-	Queues     []QueueKey // parallel to Recipients
-	Report     bool       // a delivery status notification of ours
+	// TLSOptional: the header says "TLS-Required: No", so what receivers publish about TLS is no ground to wait (RFC 8689, 3).
+	TLSOptional bool
+	Recipients  []smtp.Recipient
+	Queues      []QueueKey // parallel to Recipients
+	Report      bool       // a delivery status notification of ours
 
 	// For people and events; bounded by whoever fills them.
 	HeaderFrom string
 	Subject    string
 	MessageID  string
+	Auth       string // what was found of who mail from outside is from; in the record of acceptance
 }
 
 // State is where an entry stands.
