@@ -34,6 +34,7 @@ func (e *Event) AppendJSON(dst []byte) []byte {
 	dst = appendField(dst, `,"protocol":`, e.Protocol)
 	dst = appendNumber(dst, `,"size":`, e.Size)
 	dst = appendNumber(dst, `,"recipients":`, int64(e.Recipients))
+	dst = appendField(dst, `,"auth":`, e.Auth)
 
 	dst = appendNumber(dst, `,"attempt":`, int64(e.Attempt))
 	if e.Reason != 0 {

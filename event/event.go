@@ -33,6 +33,7 @@ type Event struct {
 	Protocol   string `json:"protocol,omitempty"`   // ESMTP, ESMTPA, HTTP, ...
 	Size       int64  `json:"size,omitempty"`       // octets of the message
 	Recipients int    `json:"recipients,omitempty"` // how many the message has
+	Auth       string `json:"auth,omitempty"`       // what was found of who mail from outside is from: "spf=pass dkim=pass(example.org) dmarc=pass"
 
 	// What became of it.
 	Attempt     int    `json:"attempt,omitempty"`     // number of this attempt for the entry, from 1

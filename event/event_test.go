@@ -21,7 +21,7 @@ func full() *Event {
 		Recipient: "a@example.org", Sender: "<>", Tenant: "default", Stream: "bulk", Queue: "example.org",
 		MessageID: "<1.2@example.com>", HeaderFrom: "b@example.com",
 		Session: "s1", Listener: "relay", Client: "192.0.2.1:4711", Hello: "client", Protocol: "ESMTP",
-		Size: 10240, Recipients: 3,
+		Size: 10240, Recipients: 3, Auth: "spf=pass dkim=pass(example.org) dmarc=pass",
 		Attempt: 2, Reason: Greylisted, Class: ClassGreylisted, Explanation: `mx1 said "later"`,
 		Reply: Reply{Code: 451, Enhanced: "4.7.1", Text: "Greylisted\ncome <back> & wait"},
 		Phase: "rcpt", MX: "mx1.example.org", Address: "[2001:db8::1]:25", Site: "mx1.example.org", Source: "default",
@@ -37,7 +37,7 @@ func full() *Event {
 const fullJSON = `{"time":"2026-03-01T11:30:15.123Z","id":"0000000000001a.0","type":"deferred",` +
 	`"message":"06a1b2c3d4e5f6g7h8i9","entry":"06a1b2c3d4e5f6g7h8i9.2","recipient":"a@example.org","sender":"\u003c\u003e",` +
 	`"tenant":"default","stream":"bulk","queue":"example.org","message_id":"\u003c1.2@example.com\u003e","header_from":"b@example.com",` +
-	`"session":"s1","listener":"relay","client":"192.0.2.1:4711","hello":"client","protocol":"ESMTP","size":10240,"recipients":3,` +
+	`"session":"s1","listener":"relay","client":"192.0.2.1:4711","hello":"client","protocol":"ESMTP","size":10240,"recipients":3,"auth":"spf=pass dkim=pass(example.org) dmarc=pass",` +
 	`"attempt":2,"reason":"greylisted","class":"greylisted","explanation":"mx1 said \"later\"",` +
 	`"reply":{"code":451,"enhanced":"4.7.1","text":"Greylisted\ncome \u003cback\u003e \u0026 wait"},` +
 	`"phase":"rcpt","mx":"mx1.example.org","address":"[2001:db8::1]:25","site":"mx1.example.org","source":"default","tls":"none",` +

@@ -282,6 +282,9 @@ func timelineEvent(e *event.Event) api.TimelineEvent {
 	switch e.Type {
 	case event.Accepted:
 		add("from %s, %d bytes, by %s from %s", e.Sender, e.Size, e.Listener, e.Client)
+		if e.Auth != "" {
+			add("%s", e.Auth)
+		}
 	case event.Attempted:
 		add("attempt %d", e.Attempt)
 	}

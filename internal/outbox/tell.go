@@ -121,7 +121,7 @@ func (t *teller) accepted(r *spool.Record) {
 	e := t.next(event.Accepted, r.Time)
 	t.origin(e, m)
 	e.Listener, e.Client, e.Hello, e.Protocol = m.Listener, m.Client, m.Hello, m.Protocol
-	e.Recipients = len(m.Recipients)
+	e.Recipients, e.Auth = len(m.Recipients), m.Auth
 	e.Reason = event.Submitted
 	if m.Report {
 		e.Reason = event.ReportGenerated
