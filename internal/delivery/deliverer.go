@@ -2,8 +2,8 @@ package delivery
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"strconv"
@@ -27,6 +27,11 @@ type Deliverer struct {
 	o        Options
 	hostname string // lower case, without final dot
 	routes   atomic.Pointer[routes]
+	tls      atomic.Pointer[TLSSettings]
+	suites   []uint16 // of opportunistic TLS
+	resumed  tls.ClientSessionCache
+	manners  manners
+	known    knownKeys
 	dialer   *egress.Dialer
 	pool     *egress.Pool
 	metrics  *metrics
@@ -57,9 +62,12 @@ func New(o Options) (*Deliverer, error) {
 			Registerer: o.Registerer,
 		}),
 		metrics: newMetrics(o.Registerer),
+		suites:  everySuite(),
+		resumed: tls.NewLRUClientSessionCache(maxResumed),
 		run:     strconv.FormatInt(time.Now().UnixMilli(), 36),
 	}
 	d.routes.Store(table)
+	d.tls.Store(&o.TLS)
 	return d, nil
 }
 
@@ -75,6 +83,16 @@ func (d *Deliverer) SetRoutes(list []Route, allowed []netip.Prefix) error {
 	}
 	d.dialer.SetAllowedNetworks(allowed)
 	d.routes.Store(table)
+	return nil
+}
+
+// SetTLS puts other demands in place of those there are, for sessions that are made from now on.
+func (d *Deliverer) SetTLS(s TLSSettings) error {
+	s, err := s.withDefaults()
+	if err != nil {
+		return err
+	}
+	d.tls.Store(&s)
 	return nil
 }
 
@@ -108,7 +126,9 @@ type attempt struct {
 	record  *spool.Attempt
 	pending []int // entries without a decision, by their index in the job
 	site    string
-	backup  bool // the session under way is with a host of second choice
+	keptAt  string // site whose kept sessions were tried
+	demand  string // and which of them, see egress.Path
+	backup  bool   // the session under way is with a host of second choice
 
 	body       *smtp.Body
 	bodyFailed bool
@@ -141,9 +161,13 @@ func (a *attempt) begin() {
 
 func (a *attempt) deliver() {
 	domain := a.job.Key.Domain
-	if site, ok := a.d.siteOf(domain); ok {
-		a.site = site
-		if a.useKept(); a.over() {
+	routed := a.d.routes.Load().find(domain)
+	key, sure := a.constantKey(routed)
+	if !sure {
+		key, sure = a.d.known.get(a.knownKey(), time.Now())
+	}
+	if site, ok := a.d.siteOf(domain); ok && sure {
+		if a.useKept(site, key); a.over() {
 			return
 		}
 	}
@@ -158,13 +182,14 @@ func (a *attempt) deliver() {
 		a.failures = append(a.failures, lookupFailure(domain, err))
 		return
 	}
-	if to.site != a.site {
-		a.site = to.site
-		if a.useKept(); a.over() {
+	if key, sure := a.constantKey(to.route); sure && to.site != a.site {
+		if a.useKept(to.site, key); a.over() {
 			return
 		}
 	}
-	f := finder{d: a.d, to: to}
+	a.site = to.site
+	a.askPolicies(&to)
+	f := finder{a: a, d: a.d, to: to}
 	for !a.over() && a.mayGoOn(&f) {
 		began = time.Now()
 		a.job.Enter("resolving", "", began)
@@ -177,6 +202,11 @@ func (a *attempt) deliver() {
 			break
 		}
 		a.backup = f.backup
+		if first.need.key != a.demand || to.site != a.keptAt {
+			if a.useKept(to.site, first.need.key); a.over() {
+				return
+			}
+		}
 		a.useTargets(&to, first, second)
 	}
 	a.failures = append(a.failures, f.failures...)
@@ -204,9 +234,10 @@ func (a *attempt) mayGoOn(f *finder) bool {
 // more.
 const keptTries = 3
 
-// useKept brings the message out over kept sessions of the path, if there are any.
-func (a *attempt) useKept() {
-	path := egress.Path{Source: a.d.o.Source.Name, Site: a.site}
+// useKept brings the message out over kept sessions of a site that have what is demanded, if there are any.
+func (a *attempt) useKept(site, key string) {
+	a.site, a.keptAt, a.demand = site, site, key
+	path := egress.Path{Source: a.d.o.Source.Name, Site: site, Demand: key}
 	for range keptTries {
 		s := a.d.pool.Take(path)
 		if s == nil {
@@ -223,7 +254,7 @@ func (a *attempt) useKept() {
 // useTargets brings the message out over new sessions with one host, reached at one of two addresses: more than one
 // session as long as each gets some recipients through, and one at the second address if the first was connected to
 // and did not serve.
-func (a *attempt) useTargets(to *destination, first, second egress.Target) {
+func (a *attempt) useTargets(to *destination, first candidate, second egress.Target) {
 	for !a.over() {
 		s, reached, failed := a.open(to, first, second)
 		progress := false
@@ -236,53 +267,13 @@ func (a *attempt) useTargets(to *destination, first, second egress.Target) {
 		a.failures = append(a.failures, failed...)
 		switch {
 		case progress:
-			first, second = reached, egress.Target{}
-		case reached == first && second.Addr.IsValid():
-			first, second = second, egress.Target{}
+			first.Target, second = reached, egress.Target{}
+		case reached == first.Target && second.Addr.IsValid():
+			first.Target, second = second, egress.Target{}
 		default:
 			return
 		}
 	}
-}
-
-// open makes a connection to one of two targets and starts a session on it. reached is the target connected to, zero if
-// none was; the session is nil if it could not be started.
-func (a *attempt) open(to *destination, first, second egress.Target) (
-	s *egress.Session, reached egress.Target, failed []failure,
-) {
-	d := a.d
-	began := time.Now()
-	a.job.Enter("connecting", first.Host, began)
-	conn, target, err := d.dialer.Dial(a.ctx, &d.o.Source, first, second)
-	connected := time.Now()
-	a.record.Timings.Connect += connected.Sub(began)
-	a.fresh = true
-	if err != nil {
-		failed = dialFailures(err)
-		for i := range failed {
-			d.metrics.dialed(failed[i].reason)
-			d.o.Logger.Debug("connection not made", slog.String("site", a.site), slog.String("source", d.o.Source.Name),
-				slog.String("message", a.job.Message.ID.String()), slog.String("why", failed[i].text))
-		}
-		return nil, egress.Target{}, failed
-	}
-	d.metrics.dialed(0)
-	a.job.Enter("greeting", target.Host, connected)
-	c := smtpclient.New(conn, smtpclient.Options{
-		Hello: d.o.Source.Hello, LMTP: to.lmtp, Timeouts: d.o.Timeouts, Allow8Bit: d.o.Allow8Bit, Logger: d.o.Logger,
-	})
-	err = c.Start(a.ctx)
-	a.record.Timings.Greeting += time.Since(connected)
-	if err != nil {
-		_ = c.Close() // Start has ended the session
-		f := sessionFailure(target, err)
-		d.o.Logger.Debug("session not opened", slog.String("site", a.site), slog.String("source", d.o.Source.Name),
-			slog.String("message", a.job.Message.ID.String()), slog.String("why", f.text))
-		return nil, target, []failure{f}
-	}
-	s = egress.NewSession(c, egress.Path{Source: d.o.Source.Name, Site: a.site}, target, a.backup)
-	s.ID = fmt.Sprintf("%s-%d", d.run, d.sessions.Add(1))
-	return s, target, nil
 }
 
 // use makes transactions on a session until nothing is pending or the session is over, and gives it to the pool if it
@@ -397,6 +388,7 @@ func (a *attempt) transact(s *egress.Session, kept, used bool) error {
 	m := a.job.Message
 	tx := &s.Tx
 	tx.From, tx.HeaderUTF8, tx.Body = m.From, m.HeaderUTF8, a.body
+	tx.From.RequireTLS = m.From.RequireTLS && (s.Verified || !m.From.IsNull()) && s.Extensions().RequireTLS
 	n := min(len(a.pending), a.d.o.MaxRecipients)
 	tx.Recipients = tx.Recipients[:0]
 	for _, i := range a.pending[:n] {
@@ -471,6 +463,7 @@ func (a *attempt) settle(i int, s *egress.Session, r *smtpclient.RecipientResult
 	result.Outcome, result.Reason, result.Class = outcomes[v], reason, class
 	result.Reply, result.Phase = r.Reply, r.Phase.String()
 	a.place(result, s.Target)
+	result.TLS = s.TLS
 	switch v {
 	case delivered:
 		result.RemoteDSN = s.Extensions().DSN
@@ -533,5 +526,5 @@ func (a *attempt) fail() (destination bool) {
 	}
 	a.d.o.Logger.Debug("no host took the message", slog.String("message", a.job.Message.ID.String()),
 		slog.String("site", a.site), slog.String("source", a.d.o.Source.Name), slog.String("why", f.text))
-	return !a.answered && !f.final && f.reason != event.LocalError
+	return !a.answered && !f.final && f.reason != event.LocalError && !a.wantsTLS()
 }

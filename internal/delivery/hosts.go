@@ -25,6 +25,8 @@ type host struct {
 type destination struct {
 	site   string
 	hosts  []host // best preference first
+	route  *route // nil: the hosts are from DNS, or an address literal
+	from   answers
 	lmtp   bool
 	exempt bool // the hosts are the operator's word
 	loop   bool // hosts were left out since they are ourselves
@@ -44,7 +46,7 @@ func (d *Deliverer) siteOf(domain string) (string, bool) {
 // find looks up where mail for domain goes. The error is a *dns.Error, or the context's.
 func (d *Deliverer) find(ctx context.Context, domain string) (destination, error) {
 	if r := d.routes.Load().find(domain); r != nil {
-		to := destination{site: r.site, lmtp: r.lmtp, exempt: true, hosts: make([]host, len(r.hosts))}
+		to := destination{site: r.site, route: r, lmtp: r.lmtp, exempt: true, hosts: make([]host, len(r.hosts))}
 		for i, h := range r.hosts {
 			to.hosts[i] = host{name: h.name, addr: h.addr, port: h.port, preference: i}
 		}
@@ -61,7 +63,7 @@ func (d *Deliverer) find(ctx context.Context, domain string) (destination, error
 	if err != nil {
 		return destination{}, err
 	}
-	to := destination{site: mx.Site, hosts: make([]host, len(mx.Hosts))}
+	to := destination{site: mx.Site, from: answers{mx: &mx, domain: domain}, hosts: make([]host, len(mx.Hosts))}
 	for i, h := range mx.Hosts {
 		to.hosts[i] = host{name: h.Name, port: d.o.Port, preference: int(h.Preference)}
 	}
@@ -95,12 +97,19 @@ func parseLiteral(literal string) (netip.Addr, error) {
 	return a, nil
 }
 
+// candidate is a target with what a session with it must have.
+type candidate struct {
+	egress.Target
+	need *demand
+}
+
 // finder walks the addresses of a destination in the order they are to be tried, and collects why some are not.
 type finder struct {
+	a        *attempt
 	d        *Deliverer
 	to       destination
-	targets  []egress.Target // of the preference under way, not yet handed out
-	backup   bool            // better preferences were tried before
+	targets  []candidate // of the preference under way, not yet handed out
+	backup   bool        // better preferences were tried before
 	begun    bool
 	tried    int
 	failures []failure
@@ -108,7 +117,7 @@ type finder struct {
 
 // next returns one address to try, or two of one host to race. ok is false when there is nothing more. It asks DNS, one
 // preference at a time.
-func (f *finder) next(ctx context.Context) (first, second egress.Target, ok bool) {
+func (f *finder) next(ctx context.Context) (first candidate, second egress.Target, ok bool) {
 	left := f.d.o.MaxAddresses - f.tried
 	if left <= 0 {
 		return first, second, false
@@ -126,7 +135,7 @@ func (f *finder) next(ctx context.Context) (first, second egress.Target, ok bool
 	f.tried++
 	if left > 1 && len(f.targets) > 0 && f.targets[0].Host == first.Host &&
 		f.targets[0].Addr.Addr().Is4() != first.Addr.Addr().Is4() {
-		second = f.targets[0]
+		second = f.targets[0].Target
 		f.targets = f.targets[1:]
 		f.tried++
 	}
@@ -149,10 +158,17 @@ func (f *finder) resolve(ctx context.Context) {
 		perHost = max(2, perHost/2)
 	}
 	found := make([][]netip.Addr, n)
+	needs := make([]demand, n)
 	errs := make([]error, n)
 	var lookups sync.WaitGroup
 	for i := range tier {
-		lookups.Go(func() { found[i], errs[i] = f.d.addresses(ctx, &tier[i]) })
+		lookups.Go(func() {
+			addrs, err := f.d.addresses(ctx, &tier[i])
+			if err == nil {
+				needs[i] = f.a.demandOf(ctx, &f.to, tier[i].name, &addrs)
+			}
+			found[i], errs[i] = addrs.IPs, err
+		})
 	}
 	lookups.Wait()
 	for i := range tier {
@@ -168,11 +184,15 @@ func (f *finder) resolve(ctx context.Context) {
 			f.failures = append(f.failures, lookupFailure(tier[i].name, errs[i]))
 			continue
 		}
-		f.addTargets(&tier[i], found[i], perHost)
+		if failed := f.a.unusable(&f.to, tier[i].name, &needs[i]); failed != nil {
+			f.failures = append(f.failures, *failed)
+			continue
+		}
+		f.addTargets(&tier[i], &needs[i], found[i], perHost)
 	}
 }
 
-func (f *finder) addTargets(h *host, addrs []netip.Addr, limit int) {
+func (f *finder) addTargets(h *host, need *demand, addrs []netip.Addr, limit int) {
 	var forbidden error
 	usable := 0
 	for _, a := range addrs {
@@ -189,7 +209,7 @@ func (f *finder) addTargets(h *host, addrs []netip.Addr, limit int) {
 			continue
 		}
 		usable++
-		f.targets = append(f.targets, egress.Target{Host: h.name, Addr: netip.AddrPortFrom(a, h.port), Exempt: f.to.exempt})
+		f.targets = append(f.targets, candidate{egress.Target{Host: h.name, Addr: netip.AddrPortFrom(a, h.port), Exempt: f.to.exempt}, need})
 	}
 	if usable == 0 && forbidden != nil {
 		f.failures = append(f.failures, addressFailure(h, forbidden))
@@ -197,15 +217,14 @@ func (f *finder) addTargets(h *host, addrs []netip.Addr, limit int) {
 }
 
 // addresses returns the addresses of a host, unmapped.
-func (d *Deliverer) addresses(ctx context.Context, h *host) ([]netip.Addr, error) {
+func (d *Deliverer) addresses(ctx context.Context, h *host) (dns.Addrs, error) {
 	if h.addr.IsValid() {
-		return []netip.Addr{h.addr}, nil
+		return dns.Addrs{IPs: []netip.Addr{h.addr}}, nil
 	}
 	if h.name == "localhost" { // of a route: MX records are never let through with this name
-		return []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})}, nil
+		return dns.Addrs{IPs: []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})}}, nil
 	}
-	found, err := d.o.Resolver.LookupAddrs(ctx, h.name)
-	return found.IPs, err
+	return d.o.Resolver.LookupAddrs(ctx, h.name)
 }
 
 // isOurselves reports whether this server listens at a.

@@ -1,6 +1,8 @@
 package delivery
 
 import (
+	"crypto/tls"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/godwit-mta/godwit/event"
@@ -14,6 +16,8 @@ type metrics struct {
 	opened      prometheus.Counter // of connections
 	fresh, kept prometheus.Observer
 	bytes       prometheus.Counter
+	sessions    *prometheus.CounterVec
+	clear       prometheus.Counter // of sessions: the hot one
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -35,6 +39,11 @@ func newMetrics(r prometheus.Registerer) *metrics {
 				"that messages are refused late.",
 		}),
 	}
+	m.sessions = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "godwit_delivery_sessions_total",
+		Help: "Sessions opened to mail hosts by the version of TLS (clear: none) and whether the host proved who it is. " +
+			"A lasting rise of clear says that hosts no longer offer TLS, or that somebody on the way takes it out.",
+	}, []string{"tls", "verified"})
 	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "godwit_delivery_attempt_seconds",
 		Help: "Duration of attempts that delivered to somebody, by whether a kept session carried them. A lasting rise " +
@@ -42,9 +51,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30, 100, 300},
 	}, []string{"session"})
 	if r != nil {
-		r.MustRegister(m.outcomes, m.connections, m.bytes, duration)
+		r.MustRegister(m.outcomes, m.connections, m.bytes, m.sessions, duration)
 	}
 	m.delivered = m.outcomes.WithLabelValues(spool.Delivered.String(), "")
+	m.clear = m.sessions.WithLabelValues("clear", "no")
 	m.opened = m.connections.WithLabelValues(event.OK.String())
 	m.fresh, m.kept = duration.WithLabelValues("new"), duration.WithLabelValues("kept")
 	return m
@@ -57,6 +67,19 @@ func (m *metrics) dialed(r event.Reason) {
 		return
 	}
 	m.connections.WithLabelValues(r.String()).Inc()
+}
+
+// secured counts one session that was opened; state is nil in the clear.
+func (m *metrics) secured(state *tls.ConnectionState, verified bool) {
+	if state == nil {
+		m.clear.Inc()
+		return
+	}
+	proof := "no"
+	if verified {
+		proof = "yes"
+	}
+	m.sessions.WithLabelValues(versionWord(state.Version), proof).Inc()
 }
 
 // count takes in an attempt that has ended.

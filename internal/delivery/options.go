@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/godwit-mta/godwit/internal/delivery/egress"
+	"github.com/godwit-mta/godwit/internal/delivery/tlspolicy"
 	"github.com/godwit-mta/godwit/internal/dns"
 	"github.com/godwit-mta/godwit/smtp/smtpclient"
 )
@@ -28,9 +29,13 @@ type Options struct {
 	Resolver Resolver // required
 
 	Routes          []Route
-	AllowedNetworks []netip.Prefix // networks that MX hosts may lie in although nobody else's mail host can; none
-	Port            uint16         // of MX hosts; 25
-	Source          egress.Source  // what mail leaves from; its name is "default" and it says Hostname
+	TLS             TLSSettings        // what is demanded of hosts; opportunistic TLS
+	Policies        Policies           // what receivers demand; nil: nothing is looked for
+	Floors          Floors             // hosts that used to have TLS; nil: none
+	Recorder        tlspolicy.Recorder // of what came of sessions; nil: nobody is told
+	AllowedNetworks []netip.Prefix     // networks that MX hosts may lie in although nobody else's mail host can; none
+	Port            uint16             // of MX hosts; 25
+	Source          egress.Source      // what mail leaves from; its name is "default" and it says Hostname
 
 	// Listening tells where this server receives mail: an MX host with such an address and port is ourselves. It is asked
 	// when hosts are chosen, so it may answer nothing before the listeners are open. Nil: nowhere.
@@ -97,6 +102,10 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.MaxRecipients < 0 || o.MaxTransactions < 0 || o.MaxKept < 0 || o.MaxKeptPerPath < 0 {
 		return o, errors.New("delivery: a limit is negative")
+	}
+	var err error
+	if o.TLS, err = o.TLS.withDefaults(); err != nil {
+		return o, err
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -73,6 +73,8 @@ func ownReason(r *smtpclient.RecipientResult) event.Reason {
 		return event.EightBitUnsupported
 	case errors.Is(r.Err, smtpclient.ErrTooLarge):
 		return event.SizeExceeded
+	case errors.Is(r.Err, smtpclient.ErrNeedTLS):
+		return event.RequireTLSUnsupported
 	case errors.Is(r.Err, smtpclient.ErrAddress):
 		if r.Reply.Enhanced.Detail == 7 { // 5.1.7 speaks of the sender, 5.1.3 of the recipient
 			return event.InvalidSender
@@ -308,6 +310,9 @@ func lookupFailure(name string, err error) failure {
 	f.class = bounce.Class(f.reason, bounce.StageSession, smtp.Reply{})
 	return f
 }
+
+// isTimeout reports a remote that did not answer in time.
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 // isEOF reports a connection that the remote closed in order.
 func isEOF(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }

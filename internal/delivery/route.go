@@ -36,6 +36,7 @@ type Route struct {
 	// policy does not apply to them.
 	Hosts    []string
 	Protocol Protocol
+	TLS      RouteTLS // what is demanded of the hosts
 }
 
 // routeHost is one host of a route.
@@ -50,6 +51,8 @@ type route struct {
 	site  string
 	hosts []routeHost
 	lmtp  bool
+	tls   RouteTLS
+	keys  [levels]string // of sessions, by the level that holds
 }
 
 // routes finds the route of a domain. It is immutable.
@@ -86,7 +89,13 @@ func newRoute(from *Route) (*route, error) {
 	if len(from.Hosts) == 0 {
 		return nil, errors.New("no hosts")
 	}
-	r := &route{lmtp: from.Protocol == LMTP}
+	if err := from.TLS.check(); err != nil {
+		return nil, err
+	}
+	r := &route{lmtp: from.Protocol == LMTP, tls: from.TLS}
+	for l := range levels {
+		r.keys[l] = strings.TrimSpace(levelKeys[l] + " " + from.TLS.key())
+	}
 	names := make([]string, 0, len(from.Hosts))
 	for _, h := range from.Hosts {
 		host, err := parseRouteHost(h, r.lmtp)

@@ -14,6 +14,9 @@ import (
 type Path struct {
 	Source string // name
 	Site   string
+	// Demand tells sessions apart by what was demanded of them when they were made: one made for a weaker demand is never
+	// taken for a stronger one, nor one of a domain's policy for another's. Empty: nothing.
+	Demand string
 }
 
 // Session is a connection with its SMTP session. It belongs to whoever opened it or took it from the pool.
@@ -22,6 +25,9 @@ type Session struct {
 	ID     string // for logs and records
 	Path   Path
 	Target Target
+	// TLS says how the session is encrypted, for records; empty: not. Verified: the host has proven who it is.
+	TLS      string
+	Verified bool
 	// Backup says that better hosts of the site exist and failed when this session was opened. It is kept for a short
 	// while only.
 	Backup bool
