@@ -41,6 +41,7 @@ type world struct {
 	t       *testing.T
 	keeper  *keeper
 	refused []event.Event
+	options submission.Options
 	door    *submission.Door
 }
 
@@ -50,15 +51,27 @@ func newWorld(t *testing.T, p submission.Policy) *world {
 	if p.MaxAge == 0 {
 		p.MaxAge = time.Hour
 	}
-	var err error
-	w.door, err = submission.New(submission.Options{
+	w.options = submission.Options{
 		Hostname: "mx.test", Listener: "app", Policy: p, Spool: w.keeper, IDs: message.NewIDs(rand.Reader),
 		Refused: func(e *event.Event) { w.refused = append(w.refused, *e) },
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
+	w.open()
 	return w
+}
+
+func (w *world) open() {
+	w.t.Helper()
+	var err error
+	if w.door, err = submission.New(w.options); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// sign opens the door anew, with a signer behind it.
+func (w *world) sign(s submission.Signer) {
+	w.t.Helper()
+	w.options.Signer = s
+	w.open()
 }
 
 func (w *world) session(client string) smtpserver.Session {
