@@ -140,6 +140,14 @@ journal: {segment_size: 8MiB}
 	}
 	defer func() { err = errors.Join(err, p.end()) }()
 	y.v.checks(Row, I7)
+	// What it keeps once it has worked, pools and caches, is no growth.
+	_, err = y.load(ctx, p, messages/50, 1<<10, 48, func(i int) string { return fmt.Sprintf("d%d", (i/4)%100) })
+	if err == nil {
+		err = y.awaitEmpty(ctx, p, time.Minute, func(int) {})
+	}
+	if err != nil {
+		return nil, err
+	}
 	before, err := p.use(ctx)
 	if err != nil {
 		return nil, err

@@ -44,7 +44,7 @@ func runDiskFull(ctx context.Context, t *Trial) (_ *Verdict, err error) {
 		if err != nil {
 			return err
 		}
-		before, err := p.use(ctx)
+		before, err := s.afterWork(ctx, p)
 		if err == nil {
 			s.door.set(p.address)
 			err = s.fillUp(ctx, p, time.Duration(t.pick(4, 15))*time.Second)

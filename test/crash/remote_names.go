@@ -30,6 +30,13 @@ func runNames(ctx context.Context, t *Trial) (*Verdict, error) {
 			return sum
 		}
 		calm := load("calm", to(0, 6))
+		err := r.drain(ctx, r.p)
+		if err == nil {
+			r.began, err = r.p.use(ctx) // with the pools and caches that it keeps
+		}
+		if err != nil {
+			return err
+		}
 		for i, f := range []struct {
 			name string
 			b    dnstest.Behaviour

@@ -32,7 +32,7 @@ const (
 	moreFiles      = 5
 	moreHeapShare  = 0.10
 	indexLimit     = 72 << 20 // 32 MiB of cache, and tables of 8 MiB in the making, of which Pebble may keep some
-	moreHeap       = 8 << 20 // pools that stay warm
+	moreHeap       = 8 << 20  // pools that stay warm
 )
 
 var (
@@ -132,6 +132,22 @@ func (u *usage) String() string {
 }
 
 func mib(n int64) float64 { return math.Round(float64(n)/(1<<20)*10) / 10 }
+
+// afterWork lets a server that is new work for a moment and come to rest, and returns what it uses then: with the pools and
+// caches that it keeps. The internet is as it was afterwards.
+func (s *stage) afterWork(ctx context.Context, p *process) (*usage, error) {
+	if err := s.world.setDown(false); err != nil {
+		return nil, err
+	}
+	s.door.set(p.address)
+	pause(ctx, 3*time.Second)
+	s.door.set("")
+	if err := errors.Join(s.drain(ctx, p), s.world.setDown(s.o.down)); err != nil {
+		return nil, err
+	}
+	s.door.replies.take()
+	return p.use(ctx)
+}
 
 // compareUsage waits until a server without work is back where it was: G-1.
 func (s *stage) compareUsage(ctx context.Context, p *process, before *usage) error {
