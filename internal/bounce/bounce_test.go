@@ -154,7 +154,7 @@ func TestClassOfReasons(t *testing.T) {
 		event.DelayNotice,
 		event.Drained, event.RelayDenied, event.InvalidSender, event.InvalidRecipient, event.InvalidMessage,
 		event.LimitExceeded,
-		event.StorageUnavailable, event.ClientLost} {
+		event.StorageUnavailable, event.ClientLost, event.Unauthenticated} {
 		none[r] = true
 	}
 	reply := smtp.Reply{Code: 450, Text: "user unknown"}

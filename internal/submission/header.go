@@ -1,9 +1,9 @@
 package submission
 
 import (
-	"bytes"
 	"errors"
 
+	"github.com/godwit-mta/godwit/mailauth/authres"
 	"github.com/godwit-mta/godwit/message"
 	"github.com/godwit-mta/godwit/smtp"
 )
@@ -30,7 +30,7 @@ type heading struct {
 // own is which of the fields that travel with a message are removed.
 type own struct {
 	submission bool   // Bcc, Return-Path
-	authserv   []byte // Authentication-Results that claim this name; nil: none
+	authserv   string // Authentication-Results that claim this name; empty: none
 }
 
 // removes reports a field that does not travel.
@@ -43,16 +43,9 @@ func (o *own) removes(f *message.Field) bool {
 	case len("Return-Path"):
 		return o.submission && f.Is("Return-Path")
 	case len("Authentication-Results"):
-		return o.authserv != nil && f.Is("Authentication-Results") && claims(f.Value, o.authserv)
+		return o.authserv != "" && f.Is(authres.FieldName) && authres.Claims(f.Value, o.authserv)
 	}
 	return false
-}
-
-// claims reports an Authentication-Results value whose authserv-id is ours (RFC 8601, 2.2). What is not understood before
-// the first semicolon is searched for our name: it is better to lose such a field than to pass it on.
-func claims(value, authserv []byte) bool {
-	head, _, _ := bytes.Cut(value, []byte{';'})
-	return bytes.Contains(bytes.ToLower(head), authserv)
 }
 
 // scan reads a header once. Names are told apart by their length first, since that costs nothing.

@@ -32,6 +32,7 @@ var (
 
 	replyAuthorUnclear = say(550, 7, 1, "Sender refused: a field of authors is not a plain list of addresses")
 	replyAuthorTwice   = say(550, 7, 1, "Sender refused: the message has more than one From or Sender field")
+	replyHeaderSize    = say(552, 3, 4, "The header is too large or has too many fields")
 	replyNotAField     = say(554, 6, 0, "The header has a line that is no field")
 
 	replyBandwidth = say(451, 7, 1, "Limit reached: too many octets in a short time, try again later")
@@ -158,6 +159,9 @@ func (s *session) accept(
 	if h.hops > policy.MaxHops {
 		return replyLoop, taken
 	}
+	if s.standing == stranger && (joinErr != nil || errors.Is(parseErr, message.ErrHeaderTooLarge)) {
+		return replyHeaderSize, taken // what it claims to be from us could not be taken out
+	}
 	if s.checksSenders(policy) {
 		if joinErr != nil || parseErr != nil {
 			return replyNotAField, taken
@@ -168,6 +172,10 @@ func (s *session) accept(
 		}
 	}
 	taken, refusal := s.take(len(env.Recipients), body.Size())
+	if !refusal.IsZero() {
+		return refusal, taken
+	}
+	found, refusal := s.verify(ctx, policy, env, body, head, parseErr)
 	if !refusal.IsZero() {
 		return refusal, taken
 	}
@@ -205,6 +213,7 @@ func (s *session) accept(
 		body.DropFront(fields)
 		body.Prepend(kept)
 	}
+	added = s.mark(ctx, policy, m, added, body, found)
 	trace, signed, refusal := s.seal(ctx, trace, added, body, head)
 	if !refusal.IsZero() {
 		return refusal, taken
@@ -314,6 +323,10 @@ func reasonOf(r smtp.Reply) event.Reason {
 		return event.LimitExceeded
 	case c.Subject == 7 && strings.HasPrefix(r.Text, "Sender refused"):
 		return event.InvalidSender
+	case c.Class == 5 && c.Subject == 7 && strings.HasPrefix(r.Text, "Rejected"):
+		return event.Unauthenticated
+	case c.Class == 4 && strings.HasPrefix(r.Text, "Could not check now"):
+		return event.DNSTemporary
 	case c.Subject == 7:
 		return event.RelayDenied
 	case c.Subject == 1 && c.Detail >= 7:

@@ -16,7 +16,8 @@
 // # What is done to a message
 //
 // Every message gets our Received field before all others. Mail that comes from outside (strangers, to RelayDomains)
-// loses Authentication-Results fields that claim to be ours (RFC 8601, 5). Mail that is submitted ([Headers]) loses Bcc,
+// loses Authentication-Results fields that claim to be ours (RFC 8601, 5), and gets one of ours, and a seal (RFC 8617), where the
+// listener finds out who it is from ([inbound]). Mail that is submitted ([Headers]) loses Bcc,
 // Resent-Bcc, Return-Path and such Authentication-Results, and gets Date and Message-ID if it has none (RFC 6409, 8).
 // Nothing else is touched, and the body never is.
 //
@@ -37,6 +38,7 @@ import (
 	"github.com/godwit-mta/godwit/event"
 	"github.com/godwit-mta/godwit/internal/spool"
 	"github.com/godwit-mta/godwit/internal/submission/auth"
+	"github.com/godwit-mta/godwit/internal/submission/inbound"
 	"github.com/godwit-mta/godwit/internal/submission/limits"
 	"github.com/godwit-mta/godwit/message"
 	"github.com/godwit-mta/godwit/smtp"
@@ -59,6 +61,7 @@ type Policy struct {
 	Auth            auth.Policy // of logging in
 	CheckTrusted    bool        // senders of mail from TrustedNetworks are checked like those of clients that have logged in
 	Headers         Headers
+	Verify          inbound.Mode  // of mail from outside: that of strangers
 	Tenant          string        // owner of what comes in without a login; empty is "default"
 	Stream          string        // lane of what comes in here; empty is "default"
 	MaxAge          time.Duration // how long delivery is tried; must be positive
@@ -88,6 +91,9 @@ type Options struct {
 
 	Signer Signer // of mail from clients that may send to anyone; nil: nothing is signed
 
+	// Inbound finds out who mail from outside is from; nil: nothing is found out, whatever Policy.Verify says.
+	Inbound *inbound.Checker
+
 	// Own reports a connection of the server's own self-check, which is refused without being told of; nil: there are none.
 	Own func(client netip.AddrPort) bool
 
@@ -98,7 +104,7 @@ type Options struct {
 // Door is the backend of one listener's SMTP server. It is safe for concurrent use.
 type Door struct {
 	opts     Options
-	authserv []byte // our authserv-id (RFC 8601, 2.5)
+	authserv string // our authserv-id (RFC 8601, 2.5)
 	policy   atomic.Pointer[Policy]
 
 	traceRoom int // octets that the fields which we put before a message need, mostly
@@ -127,7 +133,7 @@ func New(o Options) (*Door, error) {
 	if o.Tenants == nil {
 		o.Tenants = func(string) *limits.Bandwidth { return nil }
 	}
-	d := &Door{opts: o, authserv: []byte(strings.ToLower(o.Hostname)), traceRoom: 448}
+	d := &Door{opts: o, authserv: strings.ToLower(o.Hostname), traceRoom: 448}
 	if o.Signer != nil {
 		d.traceRoom += 2560 // for two signatures
 	}
