@@ -69,7 +69,7 @@ func (p *Policies) lead(ctx context.Context, domain string, f *flight) *entry {
 	if ctx.Err() != nil && e.failed > 0 {
 		return nil // the caller has gone, which says nothing about the domain
 	}
-	p.keep(ctx, e, e.policy != nil && (prev == nil || e.fetched != prev.fetched))
+	p.keep(ctx, e, prev)
 	f.entry = e
 	return e
 }
@@ -154,7 +154,7 @@ func (p *Policies) get(ctx context.Context, domain string) (*stsPolicy, *Failure
 // newEntry makes the entry of a policy.
 func (p *Policies) newEntry(domain string, policy *stsPolicy, id string, fetched time.Time, used *atomic.Int64) *entry {
 	d := &Domain{p: p, Name: domain}
-	if policy.mode != none {
+	if policy.mode != modeNone {
 		d.sts = policy
 	}
 	age := max(policy.maxAge, p.o.Recheck) // a policy of no age would be fetched for each message
@@ -201,14 +201,14 @@ func (p *Policies) postpone(domain string, prev *entry, fail *Failure) *entry {
 	return e
 }
 
-// keep puts an entry into the cache, and what is new of it into the store.
-func (p *Policies) keep(ctx context.Context, e *entry, isNew bool) {
+// keep puts an entry into the cache in place of prev, and what is new of it into the store.
+func (p *Policies) keep(ctx context.Context, e, prev *entry) {
 	dropped, ok := p.cache.put(e, &p.o, time.Now())
 	if !ok {
 		p.metrics.full.Inc()
 		p.o.Logger.Warn("MTA-STS policy is obeyed now and not kept: there is no room", slog.String("domain", e.domain.Name))
 	}
-	if !ok || !isNew {
+	if !ok || e.policy == nil || prev != nil && e.fetched.Equal(prev.fetched) {
 		e = nil
 	}
 	if e != nil || len(dropped) > 0 {
@@ -290,7 +290,7 @@ func (p *Policies) refresh(ctx context.Context, domain string) {
 	if ctx.Err() != nil && e.failed > 0 || p.cache.get(domain) != prev { // stopped; or mail or an operator was faster
 		return
 	}
-	p.keep(ctx, e, e.fetched != prev.fetched)
+	p.keep(ctx, e, prev)
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -134,7 +134,7 @@ func (c *cache) leastLocked(now time.Time) (victim string) {
 		switch {
 		case !e.holds(now):
 			return name
-		case e.policy.mode != enforce && victim == "":
+		case e.policy.mode != modeEnforce && victim == "":
 			victim = name
 		}
 	}

@@ -36,7 +36,7 @@ func (d *Domain) stsPlan(host string) Plan {
 	if !d.sts.matches(host) {
 		mismatch = failure(ValidationFailure, fmt.Sprintf("the MX host %s is not in the MTA-STS policy of %s", host, d.Name))
 	}
-	if d.sts.mode == testing {
+	if d.sts.mode == modeTesting {
 		plan.Testing, plan.Note, plan.Key = true, mismatch, "testing "+host
 		return plan
 	}

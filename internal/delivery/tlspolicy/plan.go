@@ -79,7 +79,7 @@ type Plan struct {
 }
 
 // Demands reports whether the plan can keep mail from leaving.
-func (p *Plan) Demands() bool { return p.Skip != nil || p.Required }
+func (p Plan) Demands() bool { return p.Skip != nil || p.Required }
 
 // Result is what came of one session, or of the way to one, for reports (RFC 8460, 4.3).
 type Result struct {

@@ -12,9 +12,9 @@ import (
 type mode string
 
 const (
-	enforce mode = "enforce"
-	testing mode = "testing"
-	none    mode = "none"
+	modeEnforce mode = "enforce"
+	modeTesting mode = "testing"
+	modeNone    mode = "none"
 )
 
 // maxMaxAge is the longest that a policy may ask to be kept: about a year (RFC 8461, 3.2).
@@ -72,7 +72,7 @@ func parsePolicy(text string) (*stsPolicy, error) {
 			return nil, fmt.Errorf("it has no field %q", key)
 		}
 	}
-	if len(p.patterns) == 0 && p.mode != none {
+	if len(p.patterns) == 0 && p.mode != modeNone {
 		return nil, errors.New(`it names no "mx"`)
 	}
 	return p, nil
@@ -86,7 +86,7 @@ func (p *stsPolicy) field(key, value string, again bool) error {
 		}
 	case "mode":
 		m := mode(value)
-		if m != enforce && m != testing && m != none {
+		if m != modeEnforce && m != modeTesting && m != modeNone {
 			return fmt.Errorf("its mode is %q, not enforce, testing or none", cut(value, 20))
 		}
 		if !again {
@@ -98,7 +98,7 @@ func (p *stsPolicy) field(key, value string, again bool) error {
 			return fmt.Errorf("its max_age %q is no number of seconds", cut(value, 20))
 		}
 		if !again {
-			p.maxAge = min(time.Duration(seconds)*time.Second, maxMaxAge)
+			p.maxAge = time.Duration(min(seconds, int64(maxMaxAge/time.Second))) * time.Second
 		}
 	case "mx":
 		pattern := strings.ToLower(value)
