@@ -49,6 +49,9 @@ type Config struct {
 	// How mail leaves.
 	Delivery Delivery `yaml:"delivery"`
 
+	// How mail from outside is checked.
+	Inbound Inbound `yaml:"inbound"`
+
 	// The operator's override of MX routing. The most specific domain pattern wins, whatever the order.
 	Routes []Route `yaml:"routes"`
 

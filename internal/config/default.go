@@ -60,6 +60,7 @@ func Default() *Config {
 		}},
 		Quotas:  Quotas{Tenant: Quota{OverDay: "defer"}, Credential: Quota{OverDay: "defer"}, Client: Quota{OverDay: "defer"}},
 		DNS:     DNS{Timeout: 3 * time.Second},
+		Inbound: Inbound{ChecksInFlight: 256, Timeout: 20 * time.Second},
 		Journal: Journal{SegmentSize: 64 * MiB, Reserve: 64 * MiB},
 		Events: Events{
 			MaxSize:  256 * MiB,
@@ -79,7 +80,7 @@ func Default() *Config {
 // [Config.Limits].
 func DefaultListener() Listener {
 	return Listener{
-		TLS: "off", Auth: "off", ClientCertificates: "off", Headers: "auto", Tenant: DefaultTenant, Stream: DefaultStream,
+		TLS: "off", Auth: "off", ClientCertificates: "off", Headers: "auto", Verify: "auto", Tenant: DefaultTenant, Stream: DefaultStream,
 	}
 }
 

@@ -59,6 +59,12 @@ type Listener struct {
 	// "relay" leaves it as it is, "auto" is submission for clients that have logged in and relay for all others.
 	Headers string `yaml:"headers" enum:"auto,submission,relay"`
 
+	// What is done to find out who mail from outside is from, that is, mail to relay_domains from clients that have neither logged in
+	// nor are in trusted_networks: "off" nothing, "report" tells it in events and metrics, "mark" writes it into the message too
+	// (Authentication-Results), "reject" refuses what fails DMARC under a policy of reject. "auto" is mark with relay_domains, and
+	// off without.
+	Verify string `yaml:"verify" enum:"auto,off,report,mark,reject"`
+
 	// Lets trusted_networks hold the whole internet. What that makes is abused within hours.
 	OpenRelay bool `yaml:"open_relay"`
 

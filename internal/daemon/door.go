@@ -15,6 +15,7 @@ import (
 	"github.com/godwit-mta/godwit/internal/config"
 	"github.com/godwit-mta/godwit/internal/submission"
 	"github.com/godwit-mta/godwit/internal/submission/auth"
+	"github.com/godwit-mta/godwit/internal/submission/inbound"
 	"github.com/godwit-mta/godwit/internal/submission/limits"
 	"github.com/godwit-mta/godwit/smtp/smtpserver"
 )
@@ -25,6 +26,7 @@ type frontDoor struct {
 	directory *auth.Directory
 	limits    *limits.Limiter
 	bandwidth tenantBandwidth
+	inbound   *inbound.Checker
 
 	parts []*part
 }
@@ -53,7 +55,8 @@ func (d *Daemon) openDoor(ctx context.Context, cfg *config.Config, r *running) (
 		return nil, err
 	}
 	f.bandwidth.set(cfg)
-	return f, nil
+	f.inbound, err = d.newInbound(cfg, r.resolver, nil)
+	return f, err
 }
 
 func usesTLS(cfg *config.Config) bool {
@@ -100,6 +103,7 @@ func (f *frontDoor) follow(cfg *config.Config, log *slog.Logger) error {
 	}
 	f.limits.SetConfig(quotas(cfg))
 	f.bandwidth.set(cfg)
+	f.inbound.SetConfig(inboundConfig(cfg))
 	return nil
 }
 
@@ -196,6 +200,7 @@ func (f *frontDoor) secure(o *smtpserver.Options, l *config.Listener) error {
 func policy(cfg *config.Config, l *config.Listener) submission.Policy {
 	p := submission.Policy{
 		TrustedNetworks: l.TrustedNetworks,
+		Verify:          verifyMode(l),
 		RelayDomains:    submission.NewDomains(l.RelayDomains),
 		Auth:            auth.Policy{InsecureAuth: l.InsecureAuth, Mechanisms: l.AuthMechanisms},
 		Tenant:          l.Tenant,

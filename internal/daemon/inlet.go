@@ -39,6 +39,7 @@ func (in *inlet) assemble(d *Daemon, cfg *config.Config, r *running, ids *messag
 		Logger:   d.log,
 
 		Directory: r.door.directory,
+		Inbound:   r.door.inbound,
 		Limits:    r.door.limits,
 		Bandwidth: &in.bandwidth,
 		Tenants:   r.door.bandwidth.of,

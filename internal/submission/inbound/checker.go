@@ -48,10 +48,9 @@ type Config struct {
 	TrustedSealers []string
 	// RejectSPF refuses, in the mode Reject, mail that fails SPF ("-all") and whose author's domain has no DMARC policy.
 	RejectSPF bool
-	// Seal names the domain whose keys seal what is passed on; empty: nothing is sealed.
-	Seal string
-	// Tenant owns the domain; see Keys.
-	Tenant string
+	// Seal names the domain whose key seals what is passed on; empty: nothing is sealed. Selector names one key of it; empty:
+	// an RSA one, which all verifiers know.
+	Seal, Selector string
 }
 
 // settings is a Config made ready.

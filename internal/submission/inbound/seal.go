@@ -9,8 +9,8 @@ import (
 	"github.com/godwit-mta/godwit/mailauth/dkim"
 )
 
-// Keys has the keys that sign for a domain, the RSA one among them: it is what all verifiers know. It is called for each
-// message.
+// Keys has the keys that sign now for a domain; *keyring.Keyring is one. No tenant stands for the server itself. It is called for
+// each message. Keys of other domains may be among them, and are not used.
 type Keys interface {
 	Keys(domain, tenant string) ([]*dkim.Key, error)
 }
@@ -29,20 +29,10 @@ func (c *Checker) Seal(dst []byte, pieces [][]byte, f *Findings) ([]byte, error)
 	if c.o.Keys == nil || s.Seal == "" || f.Skipped || f.arcErr != nil {
 		return dst, nil
 	}
-	keys, err := c.o.Keys.Keys(s.Seal, s.Tenant)
-	if err == nil && len(keys) == 0 {
-		err = ErrNoKey
-	}
+	key, err := c.key(s)
 	if err != nil {
 		c.metrics.seals["failed"].Inc()
 		return dst, err
-	}
-	key := keys[0]
-	for _, k := range keys {
-		if strings.HasPrefix(k.Algorithm(), "rsa") && k.Domain == s.Seal {
-			key = k
-			break
-		}
 	}
 	out, err := c.sealer.Seal(dst, pieces, f.ARC, c.o.Hostname, f.Results(), key, time.Now())
 	switch {
@@ -55,4 +45,24 @@ func (c *Checker) Seal(dst []byte, pieces [][]byte, f *Findings) ([]byte, error)
 	}
 	c.metrics.seals["sealed"].Inc()
 	return out, nil
+}
+
+// key returns the key that seals.
+func (c *Checker) key(s *settings) (*dkim.Key, error) {
+	keys, err := c.o.Keys.Keys(s.Seal, "")
+	if err != nil {
+		return nil, err
+	}
+	var best *dkim.Key
+	for _, k := range keys {
+		switch {
+		case k.Domain != s.Seal || s.Selector != "" && k.Selector != s.Selector:
+		case best == nil, strings.HasPrefix(k.Algorithm(), "rsa") && !strings.HasPrefix(best.Algorithm(), "rsa"):
+			best = k
+		}
+	}
+	if best == nil {
+		return nil, ErrNoKey
+	}
+	return best, nil
 }
