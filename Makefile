@@ -18,13 +18,16 @@ TOOL         := $(GO) tool -modfile=tools/go.mod
 VCS          := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check race bench growth crash fuzz interop interop-ci generate ci
+.PHONY: help build build-fast demo test check race bench growth crash fuzz interop interop-ci generate ci
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## compile the static binary to bin/godwit
 	$(GO) build -trimpath -buildvcs=$(VCS) -o bin/godwit ./cmd/godwit
+
+build-fast: ## compile bin/godwit-fast, which signs RSA by the system's OpenSSL 3 (Linux with glibc; see docs/bench.md)
+	$(GO) build -trimpath -buildvcs=$(VCS) -tags godwit_libcrypto -o bin/godwit-fast ./cmd/godwit
 
 demo: build ## run the product against a simulated internet on loopback (MESSAGES=1000)
 	./bin/godwit demo --messages $(MESSAGES)

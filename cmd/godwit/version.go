@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/godwit-mta/godwit/internal/signing"
 )
 
 // build is what is known of this binary.
@@ -16,6 +18,7 @@ type build struct {
 	Modified bool   `json:"modified"`
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
+	RSA      string `json:"rsa,omitempty"` // what signs with RSA keys
 }
 
 // linked is set by the linker with -X main.linked=COMMIT where the build has no version control information.
@@ -49,18 +52,23 @@ func (b build) String() string {
 	if b.Modified {
 		commit += " (with changes)"
 	}
-	return fmt.Sprintf("godwit %s, commit %s, %s, %s", b.Version, commit, b.Go, b.Platform)
+	text := fmt.Sprintf("godwit %s, commit %s, %s, %s", b.Version, commit, b.Go, b.Platform)
+	if b.RSA != "" {
+		text += "\nRSA signatures by " + b.RSA
+	}
+	return text
 }
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Tell version, commit and Go version",
+		Short: "Tell version, commit, Go version, and what signs with RSA keys",
 		Example: `  godwit version
   godwit version --json`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			b := readBuild()
+			b.RSA = signing.NewPrimitive(nil).String()
 			return a.print(b, func(w io.Writer) { fmt.Fprintln(w, b) })
 		},
 	}

@@ -29,7 +29,7 @@ func open(t testing.TB) *libcrypto.Library {
 	case os.Getenv("GODWIT_LIBCRYPTO") == "required":
 		t.Fatal(err)
 	case errors.Is(err, libcrypto.ErrNotBuilt):
-		t.Skip("needs a build with -tags godwit_libcrypto, which make build-fast and scripts/check run")
+		t.Skip("needs a build with -tags godwit_libcrypto; make check runs it")
 	case errors.Is(err, libcrypto.ErrAbsent), errors.Is(err, libcrypto.ErrTooOld):
 		t.Skipf("needs OpenSSL 3: %v", err)
 	}
