@@ -27,9 +27,11 @@ var rooms = map[string]int{
 	"internal/strictfs":    services,
 	"internal/suppression": services, "internal/bounce": services, "internal/config": services,
 	"internal/certs": services, "internal/audit": services, "internal/seal": services,
+	"internal/keyring": services, "internal/dnspublish": services,
 	"internal/fetch": services,
 
 	"internal/shaping": engine, "internal/queue": engine, "internal/delivery": engine, "internal/outbox": engine, "internal/analytics": engine,
+	"internal/reports": engine,
 	"internal/signing": engine,
 
 	"internal/submission": surfaces, "internal/doctor": surfaces, "internal/httpapi": surfaces, "web": surfaces,
@@ -48,12 +50,15 @@ var neighbours = map[string][]string{
 	"internal/store": {"internal/strictfs"},                     // so does the store
 	"internal/certs": {"internal/store"},                        // what ACME got is kept in the store
 	"internal/audit": {"internal/store"},                        // the chain is kept in the store
+
+	"internal/keyring": {"internal/store"}, // keys are kept in the store
 	"internal/fetch": {"internal/dns"},                          // whom it may connect to is judged as mail hosts are
 
 	"internal/queue":              {"internal/shaping"},
 	"internal/delivery":           {"internal/queue", "internal/shaping"},
 	"internal/delivery/egress":    {"internal/shaping"},
 	"internal/delivery/tlspolicy": {"internal/shaping"},
+	"internal/reports":            {"internal/delivery/tlspolicy"}, // what came of sessions
 
 	"internal/httpapi": {"internal/submission", "internal/doctor"},
 
