@@ -20,6 +20,8 @@ const (
 	Suppressed       // an entry was not sent since its recipient must not be mailed; final
 	Refused          // a client's message, sender or recipient was not accepted
 	Reported         // the sender was told, by a message of ours, what became of entries
+
+	ReportReceived // a report of others, on TLS or DMARC, was taken in
 )
 
 var typeNames = [...]string{
@@ -36,6 +38,8 @@ var typeNames = [...]string{
 	Suppressed:  "suppressed",
 	Refused:     "refused",
 	Reported:    "reported",
+
+	ReportReceived: "report_received",
 }
 
 var typeTexts = [...]string{
@@ -52,6 +56,8 @@ var typeTexts = [...]string{
 	Suppressed:  "The recipient is on a list of those who must not be mailed.",
 	Refused:     "A client's message or recipient was not accepted.",
 	Reported:    "The sender was sent a report.",
+
+	ReportReceived: "A report of others, on TLS or DMARC, was taken in.",
 }
 
 // Types returns all types in their order of declaration.

@@ -107,6 +107,12 @@ func (r *Record) add(list string) {
 
 const maxURI = 1000
 
+// ParseDestination reads what [Destination.String] gives; of anything else it makes the zero Destination.
+func ParseDestination(s string) Destination {
+	d, _ := destination(s)
+	return d
+}
+
 // destination reads one URI. What it may be is narrow, since it says where this server sends something: an https URL without
 // a login, or one plain address.
 func destination(s string) (Destination, bool) {
