@@ -61,6 +61,7 @@ type Keyring struct {
 		records  map[string]*record // by name; those of the configuration too
 		seen     map[string]*record // by name: what the store has of keys of the configuration, these or earlier ones
 		signers  map[string]signer  // by identity
+		gone     map[string]uint64  // keys of the store that were removed here, and when, until the watch tells
 	}
 }
 
@@ -72,7 +73,8 @@ func New(o Options) (*Keyring, error) {
 		return nil, err
 	}
 	k := &Keyring{o: o, seed: maphash.MakeSeed(), writing: make(chan struct{}, 1), kick: make(chan struct{}, 1)}
-	k.mu.records, k.mu.seen, k.mu.signers = make(map[string]*record), make(map[string]*record), make(map[string]signer)
+	k.mu.records, k.mu.seen = make(map[string]*record), make(map[string]*record)
+	k.mu.signers, k.mu.gone = make(map[string]signer), make(map[string]uint64)
 	if k.metrics, err = newMetrics(k, o.Registerer); err != nil {
 		return nil, fmt.Errorf("keyring: metrics: %w", err)
 	}
@@ -163,6 +165,12 @@ func (k *Keyring) learn(key string, value []byte, revision uint64) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if revision <= k.mu.gone[key] { // what was there before it was removed
+		if value == nil {
+			delete(k.mu.gone, key)
+		}
+		return
+	}
 	known := k.mu.records[name]
 	if static {
 		if old := k.mu.seen[name]; old != nil && old.revision >= revision {
@@ -201,6 +209,11 @@ func (k *Keyring) apply(ctx context.Context, b *store.Batch) error {
 	}
 	for op := range b.Operations() {
 		k.learn(op.Key, op.Value, revision)
+		if op.Delete {
+			k.mu.Lock()
+			k.mu.gone[op.Key] = revision
+			k.mu.Unlock()
+		}
 	}
 	k.rebuild()
 	return nil
