@@ -79,7 +79,7 @@ func (a *attempt) askPolicies(to *destination) {
 	to.from.policy = a.d.o.Policies.Domain(a.ctx, to.from.domain)
 	a.record.Timings.DNS += time.Since(began)
 	for _, f := range to.from.policy.Findings() {
-		a.d.report(to, &tlspolicy.Plan{Policy: tlspolicy.KindSTS}, tlspolicy.Result{Failure: f})
+		a.report(to, &tlspolicy.Plan{Policy: tlspolicy.KindSTS}, tlspolicy.Result{Failure: f})
 	}
 }
 
@@ -89,7 +89,7 @@ func (a *attempt) unusable(to *destination, host string, need *demand) *failure 
 	o := opening{a: a, to: to, need: need, target: egress.Target{Host: host}}
 	switch {
 	case need.plan.Skip != nil:
-		a.d.report(to, &need.plan, tlspolicy.Result{Failure: need.plan.Skip, Host: host})
+		a.report(to, &need.plan, tlspolicy.Result{Failure: need.plan.Skip, Host: host})
 		f := o.failure(event.TLSPolicy, host+" is not used: "+clip(need.plan.Skip.Detail, maxQuote))
 		return f
 	case need.hopeless != "":

@@ -13,6 +13,7 @@ import (
 	"github.com/godwit-mta/godwit/event"
 	"github.com/godwit-mta/godwit/internal/delivery/egress"
 	"github.com/godwit-mta/godwit/internal/delivery/tlspolicy"
+	"github.com/godwit-mta/godwit/internal/spool"
 	"github.com/godwit-mta/godwit/smtp"
 	"github.com/godwit-mta/godwit/smtp/smtpclient"
 )
@@ -293,14 +294,16 @@ func (o *opening) report(c *smtpclient.Conn) {
 		}
 		hello, _, _ = strings.Cut(c.Banner().Text, " ")
 	}
-	o.a.d.report(o.to, &o.need.plan, tlspolicy.Result{
+	o.a.report(o.to, &o.need.plan, tlspolicy.Result{
 		Failure: o.trouble, Source: source, Remote: o.target.Addr.Addr().Unmap(), Host: o.target.Host, Hello: hello,
 	})
 }
 
-// report completes a result and gives it to the recorder.
-func (d *Deliverer) report(to *destination, plan *tlspolicy.Plan, r tlspolicy.Result) {
-	if d.o.Recorder == nil || to.from.policy == nil {
+// report completes a result and gives it to the recorder. What a report comes to is told nobody, or reports would be made about
+// reports for ever.
+func (a *attempt) report(to *destination, plan *tlspolicy.Plan, r tlspolicy.Result) {
+	d := a.d
+	if d.o.Recorder == nil || to.from.policy == nil || a.job.Message.Protocol == spool.ProtocolTLSReport {
 		return
 	}
 	r.Time = time.Now()

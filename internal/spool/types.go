@@ -76,6 +76,9 @@ func (k QueueKey) Compare(o QueueKey) int {
 	return strings.Compare(k.Domain, o.Domain)
 }
 
+// ProtocolTLSReport is the Protocol of the TLS reports that this server sends (RFC 8460). What came of their sessions is not reported.
+const ProtocolTLSReport = "tls-report"
+
 // Message is what was accepted, without its bytes. It is immutable from Accept on and may be read by any number of
 // goroutines.
 type Message struct {
