@@ -186,6 +186,17 @@ type Delivery struct {
 
 	// Messages sent over one connection before it is closed.
 	TransactionsPerSession int `yaml:"transactions_per_session" range:"1..1000000" restart:"yes"`
+
+	// The TLS that sessions must have where no route and no tenant says more: "none" never asks for it; "opportunistic" takes
+	// what it can get, and goes on in the clear where TLS cannot be had (RFC 7435); "encrypted" demands TLS 1.2 or later of
+	// whoever answers; "verified" demands a host that proves to be the one that was meant.
+	TLS string `yaml:"tls" enum:"none,opportunistic,encrypted,verified"`
+
+	// Whether what receivers publish about their TLS is obeyed: MTA-STS (RFC 8461) and DANE (RFC 7672).
+	TLSPolicies bool `yaml:"tls_policies" restart:"yes"`
+
+	// What is made of the experience that a host always had TLS.
+	TLSFloor TLSFloor `yaml:"tls_floor"`
 }
 
 // Route overrides MX routing for some domains.
@@ -199,6 +210,26 @@ type Route struct {
 
 	// The protocol the hosts speak: "smtp", or "lmtp" (RFC 2033).
 	Protocol string `yaml:"protocol" enum:"smtp,lmtp"`
+
+	// The TLS that sessions with the hosts must have, as in delivery.tls, or "pinned": the hosts have one of the keys in
+	// tls_pins. "default": as delivery.tls says.
+	TLS string `yaml:"tls" enum:"default,none,opportunistic,encrypted,verified,pinned"`
+
+	// How TLS begins: "starttls", "implicit" (with the connection), or "auto", which is implicit on port 465.
+	TLSForm string `yaml:"tls_form" enum:"auto,starttls,implicit"`
+
+	// With tls: pinned, the SHA-256 of public keys (SubjectPublicKeyInfo) one of which the hosts have, such as
+	// "sha256:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=".
+	TLSPins []string `yaml:"tls_pins"`
+
+	// With tls: verified, the name that must stand in the hosts' certificate. Empty: the name in hosts.
+	TLSName string `yaml:"tls_name"`
+
+	// With tls: verified, a file with the certificates (PEM) to trust. Empty: those of the system.
+	TLSCAFile string `yaml:"tls_ca_file"`
+
+	// How this server logs in there.
+	Login Login `yaml:"login"`
 }
 
 // DNS says how names are looked up.

@@ -214,7 +214,7 @@ func (d *decoder) list(n ast.Node, at *token.Token, v reflect.Value, key string,
 		case *Route:
 			*e = DefaultRoute()
 		case *Tenant:
-			e.Quota = d.cfg.Quotas.Tenant
+			e.Quota, e.TLS = d.cfg.Quotas.Tenant, DefaultTLS
 		case *OAuth:
 			*e = DefaultOAuth()
 		}

@@ -53,6 +53,9 @@ func Default() *Config {
 			ConnectTimeout:         30 * time.Second,
 			IdleTimeout:            30 * time.Second,
 			TransactionsPerSession: 100,
+			TLS:                    "opportunistic",
+			TLSPolicies:            true,
+			TLSFloor:               DefaultTLSFloor(),
 		},
 		TLS: TLS{ACME: ACME{
 			Directory: "https://acme-v02.api.letsencrypt.org/directory", Challenge: "http-01", Listen: "[::]:80",
@@ -88,4 +91,4 @@ func DefaultListener() Listener {
 func DefaultOAuth() OAuth { return OAuth{LoginClaim: "email"} }
 
 // DefaultRoute returns what a route in the file has before its own keys are read.
-func DefaultRoute() Route { return Route{Protocol: "smtp"} }
+func DefaultRoute() Route { return Route{Protocol: "smtp", TLS: DefaultTLS, TLSForm: "auto"} }

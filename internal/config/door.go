@@ -78,6 +78,10 @@ type Tenant struct {
 
 	// How much the tenant may send. What is not set here is taken from quotas.tenant.
 	Quota Quota `yaml:"quota"`
+
+	// The TLS that sessions must have when they carry mail of this tenant, as in delivery.tls; the stricter of both counts.
+	// "default": as delivery.tls and routes say.
+	TLS string `yaml:"tls" enum:"default,none,opportunistic,encrypted,verified"`
 }
 
 // Quotas bound how much may be sent, by whom.

@@ -109,6 +109,7 @@ func (d *decoder) validate() {
 	d.checkMemory()
 	d.checkDelivery()
 	d.checkRoutes()
+	d.checkTransport()
 	d.checkInbound()
 	for i, s := range c.DNS.Servers {
 		if _, err := ParseServer(s); err != nil {

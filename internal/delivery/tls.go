@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -56,26 +55,8 @@ func ParseLevel(word string) (Level, error) {
 // Pin is the SHA-256 of a host's public key (SubjectPublicKeyInfo), as in RFC 7858, 4.2.
 type Pin [32]byte
 
-// String returns the form that [ParsePin] reads.
+// String returns the form of configurations.
 func (p Pin) String() string { return "sha256:" + base64.StdEncoding.EncodeToString(p[:]) }
-
-// ParsePin reads "sha256:" and the octets in base64 or in hexadecimal digits.
-func ParsePin(s string) (p Pin, err error) {
-	text, ok := strings.CutPrefix(s, "sha256:")
-	if !ok {
-		return p, errors.New("does not begin with sha256:")
-	}
-	var raw []byte
-	if len(text) == hex.EncodedLen(len(p)) {
-		raw, err = hex.DecodeString(text)
-	} else {
-		raw, err = base64.StdEncoding.DecodeString(text)
-	}
-	if err != nil || len(raw) != len(p) {
-		return p, errors.New("is not 32 octets in base64 or hexadecimal digits")
-	}
-	return Pin(raw), nil
-}
 
 // Login is what a smart host is shown. It is sent to a host alone that has proven who it is.
 type Login struct{ Username, Password string }
