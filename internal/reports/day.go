@@ -58,7 +58,7 @@ func (r *Reports) load(ctx context.Context) error {
 		r.tallies.m[key] = c
 		r.tallies.octets += c.octets
 	}
-	r.due.m = make(map[string]time.Time)
+	r.due.m, r.due.busy = make(map[string]time.Time), make(map[string]bool)
 	for kv, err := range r.o.Store.Scan(ctx, outPrefix) {
 		if err != nil {
 			return fmt.Errorf("reports: %w", err)

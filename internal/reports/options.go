@@ -19,7 +19,7 @@ import (
 )
 
 // Protocol is that of our report messages in the spool. Sessions that carry only such mail are not to be recorded.
-const Protocol = "tls-report"
+const Protocol = spool.ProtocolTLSReport
 
 // Resolver looks up TLSRPT records; *dns.Resolver is one.
 type Resolver interface {

@@ -54,10 +54,28 @@ type target struct {
 	Problem string    `json:"problem,omitempty"`
 }
 
-// schedule knows when reports are due.
+// schedule knows when reports are due, and which are being sent.
 type schedule struct {
-	mu sync.Mutex
-	m  map[string]time.Time
+	mu   sync.Mutex
+	m    map[string]time.Time
+	busy map[string]bool
+}
+
+// claim gives a report to one sender; false: another has it. Who has it gives it back.
+func (s *schedule) claim(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy[id] {
+		return false
+	}
+	s.busy[id] = true
+	return true
+}
+
+func (s *schedule) giveBack(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.busy, id)
 }
 
 func (s *schedule) put(id string, at time.Time) {
@@ -136,6 +154,10 @@ func (r *Reports) sendAll(ctx context.Context, ids []string) ([]outgoing, error)
 // sendOne makes one try of one report and writes down what became of it. What a crash leaves behind is a report that may go out twice,
 // with the same id and Message-ID.
 func (r *Reports) sendOne(ctx context.Context, id string, out *outgoing) error {
+	if !r.due.claim(id) {
+		return nil
+	}
+	defer r.due.giveBack(id)
 	kv, err := r.o.Store.Get(ctx, outPrefix+id)
 	if errors.Is(err, store.ErrNotFound) {
 		r.due.drop(id)
@@ -330,7 +352,7 @@ func (r *Reports) mail(ctx context.Context, o *outgoing, to string, now time.Tim
 func (r *Reports) envelope(id message.ID, from message.Address, to smtp.Path, domain string, now time.Time) *spool.Message {
 	return &spool.Message{
 		ID: id, Tenant: ownTenant, Stream: ownTenant, Received: now, Expires: now.Add(r.o.GiveUp),
-		Protocol: Protocol, Hello: r.o.Hostname, Report: true,
+		Protocol: Protocol, Hello: r.o.Hostname, Report: true, TLSOptional: true,
 		From:       smtp.Sender{Path: smtp.Path{Local: from.Local, Domain: from.Domain}},
 		Recipients: []smtp.Recipient{{Path: to, Notify: smtp.NotifyNever}},
 		Queues:     []spool.QueueKey{{Tenant: ownTenant, Domain: domain}},

@@ -53,7 +53,7 @@ func TestDay(t *testing.T) {
 		w.Record(result("rcpt.test", tlspolicy.CertificateExpired))
 		w.Record(result("rcpt.test", tlspolicy.CertificateExpired))
 		w.Record(result("silent.test", tlspolicy.CertificateExpired))
-		time.Sleep(3 * time.Minute)
+		time.Sleep(20 * time.Minute)
 		if got := w.keys(openPrefix); len(got) != 1 || !strings.HasSuffix(got[0], "/rcpt.test") {
 			t.Fatalf("written down: %q, want rcpt.test alone, which wants reports", got)
 		}
@@ -121,7 +121,7 @@ func TestTries(t *testing.T) {
 		w.zones["_smtp._tls.rcpt.test"] = []string{"v=TLSRPTv1;rua=mailto:tls@rcpt.test,https://rcpt.test/report"}
 		w.postErr = errDown
 		w.Record(result("rcpt.test", ""))
-		time.Sleep(24*time.Hour + 10*time.Minute)
+		time.Sleep(24*time.Hour + 12*time.Minute)
 		if n := len(w.posts); n < 1 || len(w.sentMails()) != 1 {
 			t.Fatalf("%d posts, %d mails", n, len(w.sentMails()))
 		}

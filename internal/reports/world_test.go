@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/godwit-mta/godwit/event"
 	"github.com/godwit-mta/godwit/internal/dns"
 	"github.com/godwit-mta/godwit/internal/spool"
@@ -24,8 +22,7 @@ import (
 type world struct {
 	*Reports
 	t     *testing.T
-	fs    *vfs.MemFS
-	store *store.DB
+	store *memory
 	o     Options
 
 	mu      sync.Mutex
@@ -56,14 +53,14 @@ type post struct {
 // newWorld is to be called within a bubble of synctest.
 func newWorld(t *testing.T, change func(*Options)) *world {
 	t.Helper()
-	w := &world{t: t, fs: vfs.NewMem(), zones: map[string][]string{}}
+	w := &world{t: t, store: &memory{pairs: make(map[string]store.KV)}, zones: map[string][]string{}}
 	w.o = Options{
 		Resolver: w, IDs: message.NewIDs(nil), Hostname: "mta1.sender.test",
 		Settings: Settings{
 			Organization: "Sender", Contact: "reports@sender.test", TLS: true,
 			Addresses: []smtp.Path{{Local: "tlsrpt", Domain: "sender.test"}},
 		},
-		Accept: w.accept, Sign: w.sign, Post: w.post,
+		Accept: w.accept, Sign: w.sign, Post: w.post, Flush: 5 * time.Minute,
 		Event: func(e *event.Event) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -79,11 +76,8 @@ func newWorld(t *testing.T, change func(*Options)) *world {
 
 func (w *world) start() {
 	w.t.Helper()
-	s, err := store.Open(store.Options{Dir: "store", FS: w.fs})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.o.Store, w.store = s, s
+	var err error
+	w.o.Store = w.store
 	if w.Reports, err = New(w.t.Context(), w.o); err != nil {
 		w.t.Fatal(err)
 	}
@@ -93,9 +87,6 @@ func (w *world) start() {
 	w.stop = func() {
 		cancel()
 		if err := <-done; err != nil {
-			w.t.Error(err)
-		}
-		if err := s.Close(); err != nil {
 			w.t.Error(err)
 		}
 	}
