@@ -17,10 +17,9 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
-	"github.com/libdns/cloudflare"
-	"github.com/libdns/rfc2136"
 	"go.uber.org/zap"
 
+	"github.com/godwit-mta/godwit/internal/dnspublish"
 	"github.com/godwit-mta/godwit/internal/store"
 	"github.com/godwit-mta/godwit/smtp"
 )
@@ -37,20 +36,11 @@ type ACME struct {
 	Challenge string
 	// Listen is where http-01 and tls-alpn-01 are answered, while a challenge is open: "[::]:80" or "[::]:443" by default.
 	Listen string
-	DNS    DNS // for dns-01
+	// DNS says who sets the records of dns-01. With a server of its own they are looked for there before the authority is
+	// told to look.
+	DNS dnspublish.Access
 
 	Store store.Store // required; keys begin with "acme/"
-}
-
-// DNS says who sets the records of DNS-01.
-type DNS struct {
-	Provider string // "rfc2136" or "cloudflare"
-	Secret   string // TSIG key in base64, or API token
-
-	// For rfc2136 (RFC 2136, RFC 8945). Records are also looked for there before the authority is told to look.
-	Server       string // host:port
-	KeyName      string
-	KeyAlgorithm string // such as "hmac-sha256", the default
 }
 
 const letsEncrypt = "https://acme-v02.api.letsencrypt.org/directory"
@@ -121,8 +111,9 @@ func newACME(o ACME, log *slog.Logger) (*acme, error) {
 	case "http-01", "tls-alpn-01":
 		errs = append(errs, a.parseListen())
 	case "dns-01":
-		_, err := o.DNS.provider()
-		errs = append(errs, err)
+		if _, err := o.DNS.Challenger(); err != nil {
+			errs = append(errs, fmt.Errorf("acme: %w", err))
+		}
 	default:
 		errs = append(errs, fmt.Errorf("acme: challenge %q is not known", o.Challenge))
 	}
@@ -143,24 +134,6 @@ func (a *acme) parseListen() error {
 		return fmt.Errorf("acme: listen %q is not an address with a port", listen)
 	}
 	return nil
-}
-
-func (d *DNS) provider() (certmagic.DNSProvider, error) {
-	switch d.Provider {
-	case "rfc2136":
-		if d.Server == "" || d.KeyName == "" || d.Secret == "" {
-			return nil, errors.New("acme: rfc2136 needs a server, the name of a key and the key")
-		}
-		return &rfc2136.Provider{
-			Server: d.Server, KeyName: d.KeyName, KeyAlg: cmp.Or(d.KeyAlgorithm, "hmac-sha256"), Key: d.Secret,
-		}, nil
-	case "cloudflare":
-		if d.Secret == "" {
-			return nil, errors.New("acme: cloudflare needs an API token")
-		}
-		return &cloudflare.Provider{APIToken: d.Secret}, nil
-	}
-	return nil, fmt.Errorf("acme: DNS provider %q is not known", d.Provider)
 }
 
 // run gets what is missing and keeps all fresh until ctx is done.
@@ -199,7 +172,7 @@ func (a *acme) issuer() certmagic.ACMEIssuer {
 	case "tls-alpn-01":
 		issuer.AltTLSALPNPort = a.port
 	case "dns-01":
-		provider, _ := a.o.DNS.provider() // was checked
+		provider, _ := a.o.DNS.Challenger() // was checked
 		solver := &certmagic.DNS01Solver{}
 		solver.DNSProvider, solver.Logger = provider, a.zap
 		if a.o.DNS.Server != "" {

@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/godwit-mta/godwit/internal/dnspublish"
 	"github.com/godwit-mta/godwit/internal/store"
 )
 
@@ -28,10 +29,10 @@ func TestACMEOptions(t *testing.T) {
 		{"usual", func(*ACME) {}, true},
 		{"tls-alpn-01", func(a *ACME) { a.Challenge = "tls-alpn-01" }, true},
 		{"U-label", func(a *ACME) { a.Domains = []string{"mx.bücher.example"} }, true},
-		{"cloudflare", func(a *ACME) { a.Challenge, a.DNS = "dns-01", DNS{Provider: "cloudflare", Secret: "x"} }, true},
+		{"cloudflare", func(a *ACME) { a.Challenge, a.DNS = "dns-01", dnspublish.Access{Provider: "cloudflare", Secret: "x"} }, true},
 		{"wildcard", func(a *ACME) {
 			a.Challenge, a.Domains = "dns-01", []string{"*.example.org"}
-			a.DNS = DNS{Provider: "rfc2136", Server: "127.0.0.1:53", KeyName: "k", Secret: "x"}
+			a.DNS = dnspublish.Access{Provider: "rfc2136", Server: "127.0.0.1:53", KeyName: "k", Secret: "x"}
 		}, true},
 		{"no store", func(a *ACME) { a.Store = nil }, false},
 		{"no domains", func(a *ACME) { a.Domains = nil }, false},
@@ -42,8 +43,10 @@ func TestACMEOptions(t *testing.T) {
 		{"port 0", func(a *ACME) { a.Listen = "127.0.0.1:0" }, false},
 		{"no roots", func(a *ACME) { a.Roots = "/none" }, false},
 		{"no provider", func(a *ACME) { a.Challenge = "dns-01" }, false},
-		{"no key", func(a *ACME) { a.Challenge, a.DNS = "dns-01", DNS{Provider: "rfc2136", Server: "127.0.0.1:53"} }, false},
-		{"no token", func(a *ACME) { a.Challenge, a.DNS = "dns-01", DNS{Provider: "cloudflare"} }, false},
+		{"no key", func(a *ACME) {
+			a.Challenge, a.DNS = "dns-01", dnspublish.Access{Provider: "rfc2136", Server: "127.0.0.1:53"}
+		}, false},
+		{"no token", func(a *ACME) { a.Challenge, a.DNS = "dns-01", dnspublish.Access{Provider: "cloudflare"} }, false},
 	} {
 		o := ACME{Domains: []string{"mx.example.org"}, Store: db}
 		tt.change(&o)

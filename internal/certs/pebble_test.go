@@ -22,6 +22,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/godwit-mta/godwit/internal/dnspublish"
 	"github.com/godwit-mta/godwit/internal/store"
 )
 
@@ -226,7 +227,7 @@ func TestACME(t *testing.T) {
 			o := ACME{
 				Domains: tt.domains, Email: "admin@mx1.test", Directory: directory, Roots: roots, Challenge: tt.challenge,
 				Listen: fmt.Sprintf("127.0.0.1:%d", max(tt.listen, 1)), Store: db,
-				DNS: DNS{Provider: "rfc2136", Server: dnsServer, KeyName: tsigName, Secret: tsigSecret},
+				DNS: dnspublish.Access{Provider: "rfc2136", Server: dnsServer, KeyName: tsigName, Secret: tsigSecret},
 			}
 			first := obtain(t, o, tt.server, root)
 			if again := obtain(t, o, tt.server, root); again != first {

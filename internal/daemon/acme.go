@@ -7,6 +7,7 @@ import (
 
 	"github.com/godwit-mta/godwit/internal/certs"
 	"github.com/godwit-mta/godwit/internal/config"
+	"github.com/godwit-mta/godwit/internal/dnspublish"
 	"github.com/godwit-mta/godwit/internal/store"
 )
 
@@ -18,7 +19,7 @@ func acme(cfg *config.Config, s store.Store) (*certs.ACME, error) {
 	}
 	a := &certs.ACME{
 		Domains: c.Domains, Email: c.Email, Directory: c.Directory, Roots: c.CA, Challenge: c.Challenge, Listen: c.Listen, Store: s,
-		DNS: certs.DNS{Provider: c.DNSProvider, Server: c.DNSServer, KeyName: c.DNSKeyName, KeyAlgorithm: c.DNSKeyAlgorithm},
+		DNS: dnspublish.Access{Provider: c.DNSProvider, Server: c.DNSServer, KeyName: c.DNSKeyName, KeyAlgorithm: c.DNSKeyAlgorithm},
 	}
 	if c.Challenge == "tls-alpn-01" && c.Listen == config.Default().TLS.ACME.Listen { // the port of the other challenge
 		a.Listen = ""

@@ -48,11 +48,11 @@ var neighbours = map[string][]string{
 
 	"internal/spool": {"internal/journal", "internal/strictfs"}, // the spool is a view of the journal; its index ends in an orderly way
 	"internal/store": {"internal/strictfs"},                     // so does the store
-	"internal/certs": {"internal/store"},                        // what ACME got is kept in the store
+	"internal/certs": {"internal/store", "internal/dnspublish"}, // what ACME got is kept in the store; one kind of challenge is a record
 	"internal/audit": {"internal/store"},                        // the chain is kept in the store
 
 	"internal/keyring": {"internal/store"}, // keys are kept in the store
-	"internal/fetch": {"internal/dns"},                          // whom it may connect to is judged as mail hosts are
+	"internal/fetch":   {"internal/dns"},   // whom it may connect to is judged as mail hosts are
 
 	"internal/queue":              {"internal/shaping"},
 	"internal/delivery":           {"internal/queue", "internal/shaping"},
@@ -101,7 +101,7 @@ var libraries = []library{
 	{"github.com/prometheus/common", []string{"internal/daemon", "internal/httpapi"}, "metrics are shown in one place"},
 	{"github.com/caddyserver/certmagic", []string{"internal/certs"}, "it has globals of its own and logs in its own way; what it does is seen as certificates and findings alone"},
 	{"github.com/go-jose/go-jose/v4", []string{"internal/submission/auth/bearer"}, "it takes many more kinds of tokens and keys than we want; one place says which"},
-	{"github.com/libdns", []string{"internal/certs"}, "they set the records of one kind of challenge"},
+	{"github.com/libdns", []string{"internal/dnspublish"}, "one place writes records: challenges of certificates and keys of DKIM"},
 	{"github.com/ebitengine/purego", []string{"internal/signing/libcrypto"}, "it calls code that Go does not check; only the fast primitive needs it"},
 	{"go.uber.org/zap", []string{"internal/certs"}, "the ACME library logs by it; all else logs by slog"},
 	{"golang.org/x/net/idna", []string{"smtp", "internal/dns"}, "there is one way from a domain as typed to a domain as asked for"},
