@@ -67,7 +67,9 @@ type Options struct {
 	Limits *limits.Limiter
 	// Doctor looks at the server; nil: nobody does.
 	Doctor Doctor
-	Logger *slog.Logger // nil discards
+	// Policies knows what receivers published of their TLS; nil: it is not looked at.
+	Policies TLSPolicies
+	Logger   *slog.Logger // nil discards
 }
 
 // New returns the administrators' handler.
@@ -77,7 +79,7 @@ func New(o Options) http.Handler {
 	}
 	h := &handler{
 		server: o.Server, auditor: o.Auditor, credentials: o.Keys, directory: o.Directory, submission: o.Submission, limits: o.Limits,
-		doctor: o.Doctor, log: o.Logger,
+		doctor: o.Doctor, policies: o.Policies, log: o.Logger,
 	}
 	mux := http.NewServeMux()
 	for _, t := range h.routes() {
@@ -140,6 +142,7 @@ type handler struct {
 	submission  func() []api.SubmissionServer
 	limits      *limits.Limiter
 	doctor      Doctor
+	policies    TLSPolicies
 	log         *slog.Logger
 }
 
