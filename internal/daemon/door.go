@@ -27,6 +27,7 @@ type frontDoor struct {
 	limits    *limits.Limiter
 	bandwidth tenantBandwidth
 	inbound   *inbound.Checker
+	signs     *signatures
 
 	parts []*part
 }
@@ -55,7 +56,10 @@ func (d *Daemon) openDoor(ctx context.Context, cfg *config.Config, r *running) (
 		return nil, err
 	}
 	f.bandwidth.set(cfg)
-	f.inbound, err = d.newInbound(cfg, r.resolver, nil)
+	if f.signs, err = d.newSignatures(cfg, f.directory); err != nil {
+		return nil, err
+	}
+	f.inbound, err = d.newInbound(cfg, r.resolver, f.signs.ring)
 	return f, err
 }
 
@@ -72,7 +76,8 @@ func (f *frontDoor) start(ctx context.Context, p *parts) {
 	if f.certs != nil {
 		f.parts = append(f.parts, p.start(ctx, "certificates", f.certs.Run))
 	}
-	f.parts = append(f.parts, p.start(ctx, "directory", f.directory.Run), p.start(ctx, "limits", f.limits.Run))
+	f.parts = append(f.parts, p.start(ctx, "directory", f.directory.Run), p.start(ctx, "limits", f.limits.Run),
+		f.signs.start(ctx, p))
 }
 
 func (f *frontDoor) end() error {
@@ -93,6 +98,9 @@ func (f *frontDoor) follow(cfg *config.Config, log *slog.Logger) error {
 		if err := f.certs.Reload(); err != nil {
 			log.Warn("a certificate stays as it was", "error", err)
 		}
+	}
+	if err := f.signs.follow(cfg); err != nil {
+		return err
 	}
 	issuers, err := tokenIssuers(cfg)
 	if err != nil {

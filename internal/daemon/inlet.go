@@ -40,6 +40,7 @@ func (in *inlet) assemble(d *Daemon, cfg *config.Config, r *running, ids *messag
 
 		Directory: r.door.directory,
 		Inbound:   r.door.inbound,
+		Signer:    r.door.signs.signer,
 		Limits:    r.door.limits,
 		Bandwidth: &in.bandwidth,
 		Tenants:   r.door.bandwidth.of,
