@@ -52,6 +52,9 @@ type Config struct {
 	// How mail from outside is checked.
 	Inbound Inbound `yaml:"inbound"`
 
+	// Aggregate reports on TLS and DMARC, that go out and that come in.
+	Reports Reports `yaml:"reports"`
+
 	// The operator's override of MX routing. The most specific domain pattern wins, whatever the order.
 	Routes []Route `yaml:"routes"`
 
@@ -239,6 +242,11 @@ type DNS struct {
 
 	// How long one server may take to answer one question.
 	Timeout time.Duration `yaml:"timeout" range:"100ms..1m" restart:"yes"`
+
+	// Whose word is believed that an answer was validated with DNSSEC, without which there is no DANE: "loopback": of the name
+	// servers above that run on this machine; "all": of every server, for where the way to them is safe from tampering;
+	// "none". Those on this machine must be validating resolvers, such as unbound.
+	DNSSEC string `yaml:"dnssec" enum:"loopback,all,none" restart:"yes"`
 }
 
 // Journal sizes the journal.

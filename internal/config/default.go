@@ -62,7 +62,8 @@ func Default() *Config {
 			DNSProvider: "rfc2136", DNSKeyAlgorithm: "hmac-sha256",
 		}},
 		Quotas:  Quotas{Tenant: Quota{OverDay: "defer"}, Credential: Quota{OverDay: "defer"}, Client: Quota{OverDay: "defer"}},
-		DNS:     DNS{Timeout: 3 * time.Second},
+		DNS:     DNS{Timeout: 3 * time.Second, DNSSEC: "loopback"},
+		Reports: DefaultReports(),
 		Inbound: Inbound{ChecksInFlight: 256, Timeout: 20 * time.Second},
 		Journal: Journal{SegmentSize: 64 * MiB, Reserve: 64 * MiB},
 		Events: Events{

@@ -120,7 +120,7 @@ func tooWide(p netip.Prefix) bool {
 }
 
 func (d *decoder) checkWhoSends(key string, l *Listener) {
-	if len(l.TrustedNetworks) == 0 && l.Auth == "off" && len(l.RelayDomains) == 0 {
+	if len(l.TrustedNetworks) == 0 && l.Auth == "off" && len(l.RelayDomains) == 0 && len(d.cfg.Reports.Addresses) == 0 {
 		d.missing(key, "trusted_networks", "is empty, so every message would be refused",
 			"list the networks that may send, such as [127.0.0.0/8], or let clients log in: auth: required")
 	}
