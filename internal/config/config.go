@@ -52,6 +52,9 @@ type Config struct {
 	// How mail from outside is checked.
 	Inbound Inbound `yaml:"inbound"`
 
+	// Signatures on mail that is sent (DKIM, RFC 6376).
+	DKIM DKIM `yaml:"dkim"`
+
 	// Aggregate reports on TLS and DMARC, that go out and that come in.
 	Reports Reports `yaml:"reports"`
 

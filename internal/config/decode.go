@@ -217,6 +217,8 @@ func (d *decoder) list(n ast.Node, at *token.Token, v reflect.Value, key string,
 			e.Quota, e.TLS = d.cfg.Quotas.Tenant, DefaultTLS
 		case *OAuth:
 			*e = DefaultOAuth()
+		case *DKIMKey:
+			*e = DefaultDKIMKey()
 		}
 		d.value(item, place(item, at), elem, fmt.Sprintf("%s[%d]", key, i), tag)
 		list = reflect.Append(list, elem)

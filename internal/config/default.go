@@ -65,6 +65,7 @@ func Default() *Config {
 		DNS:     DNS{Timeout: 3 * time.Second, DNSSEC: "loopback"},
 		Reports: DefaultReports(),
 		Inbound: Inbound{ChecksInFlight: 256, Timeout: 20 * time.Second},
+		DKIM:    DefaultDKIM(),
 		Journal: Journal{SegmentSize: 64 * MiB, Reserve: 64 * MiB},
 		Events: Events{
 			MaxSize:  256 * MiB,

@@ -77,6 +77,8 @@ func elementName(v reflect.Value, i int) string {
 		return e.Name
 	case OAuth:
 		return e.Name
+	case DKIMKey:
+		return e.Domain + " " + e.Selector
 	}
 	return strconv.Itoa(i)
 }

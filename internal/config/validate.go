@@ -111,6 +111,7 @@ func (d *decoder) validate() {
 	d.checkRoutes()
 	d.checkTransport()
 	d.checkInbound()
+	d.checkDKIM()
 	d.checkReports()
 	for i, s := range c.DNS.Servers {
 		if _, err := ParseServer(s); err != nil {

@@ -26,6 +26,7 @@ var required = map[reflect.Type][]string{
 	reflect.TypeFor[config.Certificate](): {"name", "certificate", "key"},
 	reflect.TypeFor[config.Tenant]():      {"id"},
 	reflect.TypeFor[config.OAuth]():       {"name", "issuer"},
+	reflect.TypeFor[config.DKIMKey]():     {"domain", "selector"},
 }
 
 // Schema returns the JSON Schema of the configuration file. configGo is the path of the file that declares
@@ -133,6 +134,8 @@ func groupValue(v reflect.Value, group reflect.Type) reflect.Value {
 		return reflect.ValueOf(config.DefaultRoute())
 	case reflect.TypeFor[config.OAuth]():
 		return reflect.ValueOf(config.DefaultOAuth())
+	case reflect.TypeFor[config.DKIMKey]():
+		return reflect.ValueOf(config.DefaultDKIMKey())
 	case reflect.TypeFor[config.Tenant]():
 		return reflect.ValueOf(config.Tenant{Quota: config.Default().Quotas.Tenant})
 	}
