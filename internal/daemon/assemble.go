@@ -172,7 +172,7 @@ func newResolver(d *Daemon, cfg *config.Config) (*dns.Resolver, error) {
 		}
 		servers = append(servers, a)
 	}
-	r, err := dns.New(dns.Options{Servers: servers, Timeout: cfg.DNS.Timeout, Logger: d.log, Registerer: d.metrics})
+	r, err := dns.New(dns.Options{Servers: servers, Timeout: cfg.DNS.Timeout, Trust: trusted(cfg), Logger: d.log, Registerer: d.metrics})
 	if err != nil {
 		return nil, fmt.Errorf("resolver: %w", err)
 	}

@@ -21,7 +21,7 @@
 // others.
 //
 // The Authentic flag of results is the AD bit (RFC 4035, 3.2.3) of a resolver that is trusted to validate: one on
-// loopback, or any if [Options.TrustAD] says so. It covers each alias passed on the way.
+// loopback, or as [Options.Trust] says. It covers each alias passed on the way.
 //
 // RFCs: 1035 (DNS), 2181 and 2308 (TTLs, negative answers), 5321 section 5.1 (MX), 5452 (resilience), 6891 (EDNS), 7505
 // (null MX), 7766 (TCP), 9520 (failures are cached too). This package is the only one that knows the DNS library.

@@ -140,7 +140,7 @@ func TestSystemServersAreFollowed(t *testing.T) {
 		}
 	}
 	write("nameserver 192.0.2.1\n")
-	l, err := newServerList(nil, file, false)
+	l, err := newServerList(nil, file, TrustLoopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestServerNames(t *testing.T) {
 	for addr, want := range map[string]string{
 		"192.0.2.1:53": "192.0.2.1", "192.0.2.1:5353": "192.0.2.1:5353", "[2001:db8::1]:53": "2001:db8::1", "[::ffff:127.0.0.1]:53": "127.0.0.1",
 	} {
-		s := newServer(netip.MustParseAddrPort(addr), false)
+		s := newServer(netip.MustParseAddrPort(addr), TrustLoopback)
 		if s.name != want || s.trusted != strings.HasPrefix(want, "127.") {
 			t.Errorf("%s is called %q, trusted %v", addr, s.name, s.trusted)
 		}

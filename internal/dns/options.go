@@ -13,14 +13,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// Trust says which servers are believed that set the AD bit (RFC 4035, 3.2.3). Anybody on the way can set a bit.
+type Trust uint8
+
+const (
+	TrustLoopback Trust = iota // those on this machine
+	TrustAll
+	TrustNone
+)
+
 // Options shapes a [Resolver]. The zero value asks the system's servers with the defaults named below.
 type Options struct {
 	// Servers are recursive resolvers, asked in this order. Empty means those of /etc/resolv.conf, followed as it
 	// changes.
 	Servers []netip.AddrPort
-	// TrustAD believes the AD bit of every server. Otherwise only that of servers on loopback is believed, since anyone
-	// on the way can set a bit.
-	TrustAD bool
+	// Trust says whose word is believed that an answer was validated with DNSSEC; TrustLoopback.
+	Trust Trust
 
 	Timeout     time.Duration // for one query to one server; 3 s
 	Tries       int           // rounds over the servers before a lookup fails; 2, at most 10

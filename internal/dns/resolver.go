@@ -50,7 +50,7 @@ func New(o Options) (*Resolver, error) {
 		return nil, err
 	}
 	r := &Resolver{o: o, cache: newCache(o.CacheEntries), slots: make(chan struct{}, o.Concurrency)}
-	if r.servers, err = newServerList(o.Servers, systemFile, o.TrustAD); err != nil {
+	if r.servers, err = newServerList(o.Servers, systemFile, o.Trust); err != nil {
 		return nil, err
 	}
 	r.flights.byKey = make(map[key]*flight)

@@ -36,9 +36,9 @@ type until struct{ nano atomic.Int64 }
 func (u *until) set(t time.Time)         { u.nano.Store(t.UnixNano()) }
 func (u *until) holds(at time.Time) bool { return at.UnixNano() < u.nano.Load() }
 
-func newServer(addr netip.AddrPort, trustAD bool) *server {
+func newServer(addr netip.AddrPort, trust Trust) *server {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
-	s := &server{addr: addr, name: addr.String(), trusted: trustAD || addr.Addr().IsLoopback()}
+	s := &server{addr: addr, name: addr.String(), trusted: trust == TrustAll || trust == TrustLoopback && addr.Addr().IsLoopback()}
 	if addr.Port() == 53 {
 		s.name = addr.Addr().String()
 	}
@@ -48,7 +48,7 @@ func newServer(addr netip.AddrPort, trustAD bool) *server {
 // serverList gives the servers to ask: fixed ones, or those of a resolv.conf file as it is now.
 type serverList struct {
 	file    string // empty: fixed
-	trustAD bool
+	trust   Trust
 	current atomic.Pointer[[]*server]
 
 	mu struct {
@@ -59,8 +59,8 @@ type serverList struct {
 	}
 }
 
-func newServerList(fixed []netip.AddrPort, file string, trustAD bool) (*serverList, error) {
-	l := &serverList{trustAD: trustAD}
+func newServerList(fixed []netip.AddrPort, file string, trust Trust) (*serverList, error) {
+	l := &serverList{trust: trust}
 	if len(fixed) > 0 {
 		l.store(fixed)
 		return l, nil
@@ -81,7 +81,7 @@ func newServerList(fixed []netip.AddrPort, file string, trustAD bool) (*serverLi
 func (l *serverList) store(addrs []netip.AddrPort) {
 	list := make([]*server, len(addrs))
 	for i, a := range addrs {
-		list[i] = newServer(a, l.trustAD)
+		list[i] = newServer(a, l.trust)
 	}
 	l.current.Store(&list)
 }
