@@ -140,24 +140,23 @@ journal: {segment_size: 8MiB}
 	}
 	defer func() { err = errors.Join(err, p.end()) }()
 	y.v.checks(Row, I7)
-	// What it keeps once it has worked, pools and caches, is no growth.
-	_, err = y.load(ctx, p, messages/50, 1<<10, 48, func(i int) string { return fmt.Sprintf("d%d", (i/4)%100) })
-	if err == nil {
-		err = y.awaitEmpty(ctx, p, time.Minute, func(int) {})
-	}
-	if err != nil {
-		return nil, err
-	}
-	before, err := p.use(ctx)
-	if err != nil {
-		return nil, err
-	}
 	client := y.client()
 	defer client.Close()
-	// What stays is held: one domain in a hundred.
-	hold := api.Action{Verb: api.Hold, Selection: api.Selection{Queue: "d0." + yardDomain}, Reason: "it stays"}
-	if _, err := client.Act(ctx, hold); err != nil {
-		return nil, fmt.Errorf("hold: %w", err)
+	// What stays is held: one domain in a hundred. What the server keeps once it has held as much, in pools, caches and maps, is
+	// no growth.
+	act := func(verb api.Verb) error {
+		a := api.Action{Verb: verb, Selection: api.Selection{Queue: "d0." + yardDomain}, Reason: "it stays"}
+		if _, err := client.Act(ctx, a); err != nil {
+			return fmt.Errorf("%s: %w", verb, err)
+		}
+		return nil
+	}
+	before, err := y.afterHolding(ctx, p, messages/100, act)
+	if err != nil {
+		return nil, err
+	}
+	if err := act(api.Hold); err != nil {
+		return nil, err
 	}
 	const steps = 5
 	done := 0
@@ -180,9 +179,8 @@ journal: {segment_size: 8MiB}
 			y.v.breach(Row, "listing queues takes %s (p99) after %d messages, and took %s at first", list, done, firstList)
 		}
 	}
-	hold.Verb = api.Release
-	if _, err := client.Act(ctx, hold); err != nil {
-		return nil, fmt.Errorf("release: %w", err)
+	if err := act(api.Release); err != nil {
+		return nil, err
 	}
 	if err := y.awaitEmpty(ctx, p, 2*time.Minute, func(int) {}); err != nil {
 		return nil, err
@@ -196,6 +194,23 @@ journal: {segment_size: 8MiB}
 		return nil, err
 	}
 	return y.judge()
+}
+
+// afterHolding has n messages held, released and delivered, and returns what the server uses then.
+func (y *yard) afterHolding(ctx context.Context, p *process, n int, act func(api.Verb) error) (*usage, error) {
+	if err := act(api.Hold); err != nil {
+		return nil, err
+	}
+	if _, err := y.load(ctx, p, n, 1<<10, 48, func(int) string { return "d0" }); err != nil {
+		return nil, err
+	}
+	if err := act(api.Release); err != nil {
+		return nil, err
+	}
+	if err := y.awaitEmpty(ctx, p, time.Minute, func(int) {}); err != nil {
+		return nil, err
+	}
+	return p.use(ctx)
 }
 
 // Dead octets that the journal may hold before it copies the living forward, spares, and what the index takes anyway.
