@@ -7,8 +7,9 @@ func (a *app) tlsCommand() *cobra.Command {
 		Use:   "tls",
 		Short: "See and reset what is known of the TLS of mail servers elsewhere",
 		Example: `  godwit tls policy show example.com
-  godwit tls policy reset example.com`,
+  godwit tls policy reset example.com
+  godwit tls floor list`,
 	}
-	c.AddCommand(a.tlsPolicyCommand())
+	c.AddCommand(a.tlsPolicyCommand(), a.tlsFloorCommand())
 	return a.serverFlags(c)
 }

@@ -23,16 +23,17 @@ import (
 
 // running is the parts that mail flows through, made by assemble from what is on the disk.
 type running struct {
-	d        *Daemon
-	spool    *spool.Spool
-	events   *outbox.Log
-	resolver *dns.Resolver
-	deliver  *delivery.Deliverer
-	queue    *queue.Scheduler
-	door     *frontDoor
-	check    *selfCheck
+	d         *Daemon
+	spool     *spool.Spool
+	events    *outbox.Log
+	resolver  *dns.Resolver
+	deliver   *delivery.Deliverer
+	transport *transport
+	queue     *queue.Scheduler
+	door      *frontDoor
+	check     *selfCheck
 
-	parts  struct{ spool, events, deliver, queue *part }
+	parts  struct{ spool, events, transport, deliver, queue *part }
 	admin  *part
 	public *part
 }
@@ -74,7 +75,10 @@ func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (_ *running, 
 	if r.resolver, err = newResolver(d, cfg); err != nil {
 		return nil, err
 	}
-	if r.deliver, err = newDeliverer(d, cfg, r.resolver); err != nil {
+	if r.transport, err = d.newTransport(ctx, cfg, r.resolver); err != nil {
+		return nil, err
+	}
+	if r.deliver, err = newDeliverer(d, cfg, r); err != nil {
 		return nil, err
 	}
 	if r.door, err = d.openDoor(ctx, cfg, r); err != nil {
@@ -113,6 +117,7 @@ func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (_ *running, 
 func (r *running) start(ctx context.Context, p *parts) {
 	r.parts.spool = p.start(ctx, "spool", r.spool.Run)
 	r.parts.events = p.start(ctx, "event log", r.events.Run)
+	r.parts.transport = p.start(ctx, "transport", r.transport.run)
 	r.parts.deliver = p.start(ctx, "delivery", r.deliver.Run)
 	r.parts.queue = p.start(ctx, "queue", r.queue.Run)
 	r.door.start(ctx, p)
@@ -151,7 +156,7 @@ func (r *running) stop(drain time.Duration, failed bool) error {
 	for _, in := range r.d.inlets {
 		errs = append(errs, in.part.end())
 	}
-	errs = append(errs, r.door.end(), r.parts.deliver.end(), r.public.end(), r.admin.end(), r.parts.events.end(), r.parts.spool.end(),
+	errs = append(errs, r.door.end(), r.parts.deliver.end(), r.parts.transport.end(), r.public.end(), r.admin.end(), r.parts.events.end(), r.parts.spool.end(),
 		r.spool.Close())
 	return errors.Join(errs...)
 }
@@ -179,7 +184,7 @@ func newResolver(d *Daemon, cfg *config.Config) (*dns.Resolver, error) {
 	return r, nil
 }
 
-func newDeliverer(d *Daemon, cfg *config.Config, r *dns.Resolver) (*delivery.Deliverer, error) {
+func newDeliverer(d *Daemon, cfg *config.Config, r *running) (*delivery.Deliverer, error) {
 	c := cfg.Delivery
 	source := egress.Source{Name: "default", Hello: c.Hello}
 	if c.SourceAddress != "" {
@@ -193,10 +198,21 @@ func newDeliverer(d *Daemon, cfg *config.Config, r *dns.Resolver) (*delivery.Del
 			source.IPv6 = a
 		}
 	}
+	list, err := routes(cfg)
+	if err != nil {
+		return nil, err
+	}
+	demands, err := tlsSettings(cfg)
+	if err != nil {
+		return nil, err
+	}
 	deliverer, err := delivery.New(delivery.Options{
 		Hostname:        cfg.Hostname,
-		Resolver:        r,
-		Routes:          routes(cfg),
+		Resolver:        r.resolver,
+		Routes:          list,
+		TLS:             demands,
+		Policies:        r.transport.published(),
+		Floors:          r.transport.floors,
 		AllowedNetworks: c.AllowedNetworks,
 		Port:            uint16(c.Port),
 		Source:          source,
@@ -212,17 +228,6 @@ func newDeliverer(d *Daemon, cfg *config.Config, r *dns.Resolver) (*delivery.Del
 		return nil, fmt.Errorf("delivery: %w", err)
 	}
 	return deliverer, nil
-}
-
-func routes(cfg *config.Config) []delivery.Route {
-	list := make([]delivery.Route, len(cfg.Routes))
-	for i, r := range cfg.Routes {
-		list[i] = delivery.Route{Domains: r.Domains, Hosts: r.Hosts}
-		if r.Protocol == "lmtp" {
-			list[i].Protocol = delivery.LMTP
-		}
-	}
-	return list
 }
 
 func (d *Daemon) queueSettings(cfg *config.Config) queue.Settings {

@@ -51,7 +51,7 @@ func (d *Daemon) reloadConfig(ctx context.Context) (api.ReloadResult, error) {
 
 // follow hands each part its share of a configuration.
 func (r *running) follow(cfg *config.Config) error {
-	if err := r.deliver.SetRoutes(routes(cfg), cfg.Delivery.AllowedNetworks); err != nil {
+	if err := r.followTransport(cfg); err != nil {
 		return err
 	}
 	if err := r.queue.SetSettings(r.d.queueSettings(cfg)); err != nil {

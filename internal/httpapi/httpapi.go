@@ -69,7 +69,9 @@ type Options struct {
 	Doctor Doctor
 	// Policies knows what receivers published of their TLS; nil: it is not looked at.
 	Policies TLSPolicies
-	Logger   *slog.Logger // nil discards
+	// Floors knows mail hosts that always had TLS; nil: nothing is served of them.
+	Floors TLSFloors
+	Logger *slog.Logger // nil discards
 }
 
 // New returns the administrators' handler.
@@ -79,7 +81,7 @@ func New(o Options) http.Handler {
 	}
 	h := &handler{
 		server: o.Server, auditor: o.Auditor, credentials: o.Keys, directory: o.Directory, submission: o.Submission, limits: o.Limits,
-		doctor: o.Doctor, policies: o.Policies, log: o.Logger,
+		doctor: o.Doctor, policies: o.Policies, floors: o.Floors, log: o.Logger,
 	}
 	mux := http.NewServeMux()
 	for _, t := range h.routes() {
@@ -143,6 +145,7 @@ type handler struct {
 	limits      *limits.Limiter
 	doctor      Doctor
 	policies    TLSPolicies
+	floors      TLSFloors
 	log         *slog.Logger
 }
 
