@@ -54,10 +54,12 @@ type session struct {
 
 	// Of the transaction.
 	standing standing
-	tenant   string
-	queues   []spool.QueueKey // of the recipients taken, in order
-	hashes   []uint64         // of the recipients taken, for limits
-	sets     []limits.LimitSet
+	// forReports: a stranger named a recipient that reports come to.
+	forReports bool
+	tenant     string
+	queues     []spool.QueueKey // of the recipients taken, in order
+	hashes     []uint64         // of the recipients taken, for limits
+	sets       []limits.LimitSet
 }
 
 func (s *session) Mail(ctx context.Context, from *smtp.Sender) smtp.Reply {
@@ -74,7 +76,7 @@ func (s *session) Mail(ctx context.Context, from *smtp.Sender) smtp.Reply {
 
 func (s *session) begin(ctx context.Context, p *Policy, from *smtp.Sender) smtp.Reply {
 	from.Auth = "" // nobody is trusted to vouch for another (RFC 4954, 5)
-	s.tenant, s.hashes = p.Tenant, s.hashes[:0]
+	s.tenant, s.hashes, s.forReports = p.Tenant, s.hashes[:0], false
 	if s.identity != nil {
 		s.tenant = s.identity.Tenant
 	}
@@ -99,7 +101,7 @@ func (s *session) Rcpt(_ context.Context, env *smtp.Envelope, rcpt *smtp.Recipie
 	if domain != "" {
 		reply = smtp.Reply{}
 		if s.standing == stranger {
-			reply = s.door.policy.Load().takes(rcpt.Local, domain)
+			reply = s.takesFrom(s.door.policy.Load(), env, rcpt.Local, domain)
 		}
 		if reply.IsZero() {
 			reply = s.admitRcpt(len(env.Recipients), &rcpt.Path, domain)
@@ -148,6 +150,9 @@ func (s *session) accept(
 	policy := s.door.policy.Load()
 	if s.identity != nil && s.identity.Valid() != nil {
 		return replyRevoked, taken
+	}
+	if s.tooLarge(policy, body.Size()) {
+		return replyReportSize, taken
 	}
 	// A message whose header is too large or no header travels as it is: repair is not ours (RFC 5321, 6.4). But senders that
 	// are checked are checked in a header that has one meaning.

@@ -57,6 +57,8 @@ type Accepter interface {
 type Policy struct {
 	TrustedNetworks []netip.Prefix // clients that may send to anyone without logging in
 	RelayDomains    Domains        // anyone may send to these
+	Reports         Addresses      // and to these, where reports of others come in
+	ReportSize      int64          // most octets of a stranger's message to one of these; 0: no bound of its own
 	Login           Login
 	Auth            auth.Policy // of logging in
 	CheckTrusted    bool        // senders of mail from TrustedNetworks are checked like those of clients that have logged in

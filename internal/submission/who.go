@@ -99,7 +99,7 @@ func (s *session) stand(p *Policy) (standing, smtp.Reply) {
 		return nobody, replyLoginFirst
 	case !s.peer.Via.IsValid() && p.trusts(s.peer.Remote.Addr()):
 		return trusted, smtp.Reply{}
-	case !p.RelayDomains.Empty():
+	case !p.RelayDomains.Empty(), !p.Reports.Empty():
 		return stranger, smtp.Reply{}
 	case p.Login == LoginOptional:
 		return nobody, replyLoginFirst
