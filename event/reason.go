@@ -75,6 +75,8 @@ const (
 	TLSDowngrade          // TLS used to work there and could not be had
 	RequireTLSUnsupported // the message requires TLS all the way (RFC 8689)
 	LoginFailed           // a smart host did not take our login
+
+	ReportTaken // the message is a report of others, for this server to read
 )
 
 // reasons holds name and sentence of each Reason; the index is the Reason.
@@ -139,6 +141,8 @@ var reasons = [...]struct{ name, text string }{
 	RequireTLSUnsupported: {"requiretls_unsupported",
 		"The message requires TLS all the way, and there is no such way to the remote server."},
 	LoginFailed: {"login_failed", "The smart host did not take this server's login."},
+
+	ReportTaken: {"report_taken", "The message is a report for this server, which has read it."},
 }
 
 // Reasons returns all reasons in their order of declaration.
