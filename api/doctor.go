@@ -37,7 +37,7 @@ func (c *Client) DoctorRelay(ctx context.Context) (RelayReport, error) {
 
 // Finding is something about the server that a person must look at.
 type Finding struct {
-	Subject string     `json:"subject"` // certificate, relay, journal, audit
+	Subject string     `json:"subject"` // certificate, relay, journal, audit, dkim
 	Name    string     `json:"name"`    // which one: a certificate, a listener
 	Problem string     `json:"problem"`
 	Advice  string     `json:"advice"`

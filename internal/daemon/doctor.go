@@ -224,7 +224,8 @@ func (p physician) Relay(ctx context.Context) (api.RelayReport, error) {
 
 // Findings implements httpapi.Doctor.
 func (p physician) Findings() []api.Finding {
-	list := p.r.storageFindings()
+	list := append(p.r.storageFindings(), p.r.dkimFindings()...)
+	list = append(list, p.r.reports.Findings()...)
 	for _, f := range p.r.check.watch.Problems() {
 		list = append(list, api.Finding{
 			Subject: "relay", Name: f.Listener, Problem: f.What, Advice: f.Advice, Since: timeOrNil(f.Since), Grave: f.Open,

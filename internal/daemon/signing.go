@@ -2,12 +2,11 @@ package daemon
 
 import (
 	"context"
-	"crypto"
-	"crypto/rsa"
 	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/godwit-mta/godwit/internal/config"
@@ -25,7 +24,7 @@ type signatures struct {
 	signer *signing.Signer
 }
 
-// newSignatures reads the keys. It starts nothing.
+// newSignatures reads the keys. It starts nothing and asks nobody.
 func (d *Daemon) newSignatures(cfg *config.Config, directory *auth.Directory) (*signatures, error) {
 	primitive := signing.NewPrimitive(d.log)
 	d.log.Info("RSA signatures", "by", primitive.String())
@@ -35,16 +34,19 @@ func (d *Daemon) newSignatures(cfg *config.Config, directory *auth.Directory) (*
 	}
 	o := keyring.Options{
 		Store: d.store, Dir: filepath.Join(cfg.DataDir, "dkim"), Resolvers: looks, Owners: directory, Settings: keyringSettings(cfg),
-		RSA: func(k *rsa.PrivateKey) crypto.Signer { return primitive.RSA(k) }, Logger: d.log, Registerer: d.metrics,
+		RSA: primitive.RSA, Times: keyring.DefaultTimes().Divided(d.o.Scale), Logger: d.log, Registerer: d.metrics,
 	}
 	if d.keys != nil {
 		o.Sealer = d.keys
+	}
+	if o.Publisher, err = publisher(cfg); err != nil {
+		return nil, err
 	}
 	s := &signatures{}
 	if s.ring, err = keyring.New(o); err != nil {
 		return nil, err
 	}
-	s.signer, err = signing.New(signing.Options{Keys: signers{s.ring}, Logger: d.log, Registerer: d.metrics})
+	s.signer, err = signing.New(signing.Options{Keys: signers{s.ring}, Fields: signedFields(cfg), Logger: d.log, Registerer: d.metrics})
 	return s, err
 }
 
@@ -61,37 +63,28 @@ func (s signers) Keys(domain, tenant string) ([]*dkim.Key, error) {
 
 // follow takes over what of a new configuration is about keys.
 func (s *signatures) follow(cfg *config.Config) error {
-	return s.ring.SetSettings(keyringSettings(cfg))
+	return errors.Join(s.signer.SetFields(signedFields(cfg)), s.ring.SetSettings(keyringSettings(cfg)))
 }
 
 func (s *signatures) start(ctx context.Context, p *parts) *part {
+	s.prepare(ctx)
 	return p.start(ctx, "keyring", s.ring.Run)
-}
-
-// keyringSettings is what the file says of keys. A key's record stays until the last message that it signed has been
-// delivered or given up, and a day for those who look later.
-func keyringSettings(cfg *config.Config) keyring.Settings {
-	s := keyring.Settings{}
-	for _, age := range cfg.Delivery.MaxAge {
-		s.RetireAfter = max(s.RetireAfter, age+24*time.Hour)
-	}
-	return s
 }
 
 // viewpoints are the DNS servers that key records are looked for at, each alone, so that a record that only some have is seen as
 // such. Answers are kept for a second: what is asked is what there is now.
 func (d *Daemon) viewpoints(cfg *config.Config) ([]keyring.Viewpoint, error) {
-	servers := make([][]netip.AddrPort, 0, len(cfg.DNS.Servers)+1)
-	names := make([]string, 0, cap(servers))
-	for _, s := range cfg.DNS.Servers {
+	var servers [][]netip.AddrPort
+	var names []string
+	if len(cfg.DNS.Servers) == 0 {
+		servers, names = append(servers, nil), append(names, "the system's resolver")
+	}
+	for _, s := range slices.Concat(cfg.DNS.Servers, recordServers(cfg)) {
 		a, err := config.ParseServer(s)
 		if err != nil {
 			return nil, fmt.Errorf("dns server %q: %w", s, err)
 		}
 		servers, names = append(servers, []netip.AddrPort{a}), append(names, s)
-	}
-	if len(servers) == 0 {
-		servers, names = append(servers, nil), append(names, "the system's resolver")
 	}
 	list := make([]keyring.Viewpoint, len(servers))
 	for i, s := range servers {

@@ -110,6 +110,21 @@ type Times struct {
 	Write   time.Duration // for one publication; 30 s
 }
 
+// DefaultTimes returns what holds where nothing is said.
+func DefaultTimes() (t Times) {
+	t.fill()
+	return t
+}
+
+// Divided returns times that are shorter by a factor; those for which others are waited for stay.
+func (t Times) Divided(by int) Times {
+	by = max(by, 1)
+	for _, d := range []*time.Duration{&t.Check, &t.Again, &t.Confirm, &t.Eager, &t.Keep, &t.Poll} {
+		*d = max(*d/time.Duration(by), time.Millisecond)
+	}
+	return t
+}
+
 func (t *Times) fill() {
 	for _, f := range []struct {
 		of   *time.Duration
