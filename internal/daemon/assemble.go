@@ -16,6 +16,7 @@ import (
 	"github.com/godwit-mta/godwit/internal/dns"
 	"github.com/godwit-mta/godwit/internal/outbox"
 	"github.com/godwit-mta/godwit/internal/queue"
+	"github.com/godwit-mta/godwit/internal/reports"
 	"github.com/godwit-mta/godwit/internal/spool"
 	"github.com/godwit-mta/godwit/message"
 	"github.com/godwit-mta/godwit/smtp/smtpclient"
@@ -29,11 +30,12 @@ type running struct {
 	resolver  *dns.Resolver
 	deliver   *delivery.Deliverer
 	transport *transport
+	reports   *reports.Reports
 	queue     *queue.Scheduler
 	door      *frontDoor
 	check     *selfCheck
 
-	parts  struct{ spool, events, transport, deliver, queue *part }
+	parts  struct{ spool, events, transport, reports, deliver, queue *part }
 	admin  *part
 	public *part
 }
@@ -78,6 +80,10 @@ func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (_ *running, 
 	if r.transport, err = d.newTransport(ctx, cfg, r.resolver); err != nil {
 		return nil, err
 	}
+	ids := message.NewIDs(rand.Reader)
+	if r.reports, err = d.newReports(ctx, cfg, r, ids); err != nil {
+		return nil, err
+	}
 	if r.deliver, err = newDeliverer(d, cfg, r); err != nil {
 		return nil, err
 	}
@@ -87,10 +93,9 @@ func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (_ *running, 
 	if r.check, err = d.newSelfCheck(); err != nil {
 		return nil, err
 	}
-	ids := message.NewIDs(rand.Reader)
 	r.queue, err = queue.New(queue.Options{
 		Spool:        r.spool,
-		Deliverer:    r.deliver,
+		Deliverer:    &intake{Deliverer: r.deliver, reports: r.reports, host: cfg.Hostname},
 		Store:        d.store,
 		IDs:          ids,
 		Hostname:     cfg.Hostname,
@@ -118,6 +123,7 @@ func (r *running) start(ctx context.Context, p *parts) {
 	r.parts.spool = p.start(ctx, "spool", r.spool.Run)
 	r.parts.events = p.start(ctx, "event log", r.events.Run)
 	r.parts.transport = p.start(ctx, "transport", r.transport.run)
+	r.parts.reports = p.start(ctx, "reports", r.reports.Run)
 	r.parts.deliver = p.start(ctx, "delivery", r.deliver.Run)
 	r.parts.queue = p.start(ctx, "queue", r.queue.Run)
 	r.door.start(ctx, p)
@@ -156,7 +162,7 @@ func (r *running) stop(drain time.Duration, failed bool) error {
 	for _, in := range r.d.inlets {
 		errs = append(errs, in.part.end())
 	}
-	errs = append(errs, r.door.end(), r.parts.deliver.end(), r.parts.transport.end(), r.public.end(), r.admin.end(), r.parts.events.end(), r.parts.spool.end(),
+	errs = append(errs, r.door.end(), r.parts.deliver.end(), r.parts.reports.end(), r.parts.transport.end(), r.public.end(), r.admin.end(), r.parts.events.end(), r.parts.spool.end(),
 		r.spool.Close())
 	return errors.Join(errs...)
 }
@@ -212,6 +218,7 @@ func newDeliverer(d *Daemon, cfg *config.Config, r *running) (*delivery.Delivere
 		Routes:          list,
 		TLS:             demands,
 		Policies:        r.transport.published(),
+		Recorder:        r.reports,
 		Floors:          r.transport.floors,
 		AllowedNetworks: c.AllowedNetworks,
 		Port:            uint16(c.Port),

@@ -210,6 +210,8 @@ func policy(cfg *config.Config, l *config.Listener) submission.Policy {
 		TrustedNetworks: l.TrustedNetworks,
 		Verify:          verifyMode(l),
 		RelayDomains:    submission.NewDomains(l.RelayDomains),
+		Reports:         submission.NewAddresses(cfg.Reports.Paths()),
+		ReportSize:      int64(cfg.Reports.MaxSize),
 		Auth:            auth.Policy{InsecureAuth: l.InsecureAuth, Mechanisms: l.AuthMechanisms},
 		Tenant:          l.Tenant,
 		Stream:          l.Stream,

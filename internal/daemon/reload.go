@@ -54,6 +54,9 @@ func (r *running) follow(cfg *config.Config) error {
 	if err := r.followTransport(cfg); err != nil {
 		return err
 	}
+	if err := r.reports.SetSettings(reportSettings(cfg)); err != nil {
+		return err
+	}
 	if err := r.queue.SetSettings(r.d.queueSettings(cfg)); err != nil {
 		return err
 	}

@@ -71,7 +71,9 @@ type Options struct {
 	Policies TLSPolicies
 	// Floors knows mail hosts that always had TLS; nil: nothing is served of them.
 	Floors TLSFloors
-	Logger *slog.Logger // nil discards
+	// Reports has those that came in and go out; nil: nothing is served of them.
+	Reports Reports
+	Logger  *slog.Logger // nil discards
 }
 
 // New returns the administrators' handler.
@@ -81,7 +83,7 @@ func New(o Options) http.Handler {
 	}
 	h := &handler{
 		server: o.Server, auditor: o.Auditor, credentials: o.Keys, directory: o.Directory, submission: o.Submission, limits: o.Limits,
-		doctor: o.Doctor, policies: o.Policies, floors: o.Floors, log: o.Logger,
+		doctor: o.Doctor, policies: o.Policies, floors: o.Floors, reports: o.Reports, log: o.Logger,
 	}
 	mux := http.NewServeMux()
 	for _, t := range h.routes() {
@@ -146,6 +148,7 @@ type handler struct {
 	doctor      Doctor
 	policies    TLSPolicies
 	floors      TLSFloors
+	reports     Reports
 	log         *slog.Logger
 }
 
