@@ -56,6 +56,9 @@ type Options struct {
 
 	// FS is the file system of journal, store and spool index; nil is the real one. Tests make it fail.
 	FS vfs.FS
+
+	// Internet is what tests put in place of parts of the internet.
+	Internet Internet
 }
 
 // Daemon is the whole server in one process.

@@ -42,11 +42,12 @@ func (d *Daemon) newTransport(ctx context.Context, cfg *config.Config, resolver 
 	if !cfg.Delivery.TLSPolicies {
 		return t, nil
 	}
-	if t.fetch, err = fetch.New(fetch.Options{Resolver: resolver, AllowedNetworks: cfg.Delivery.AllowedNetworks}); err != nil {
+	if t.fetch, err = d.newFetcher(cfg, resolver); err != nil {
 		return nil, err
 	}
 	t.policies, err = tlspolicy.New(tlspolicy.Options{
-		Resolver: resolver, Store: d.store, Fetch: t.fetch, Port: uint16(cfg.Delivery.Port), Logger: d.log, Registerer: d.metrics,
+		Resolver: resolver, Store: d.store, Fetch: t.fetch, Port: uint16(cfg.Delivery.Port), Roots: d.o.Internet.Roots,
+		Logger: d.log, Registerer: d.metrics,
 	})
 	return t, err
 }

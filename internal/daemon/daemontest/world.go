@@ -50,6 +50,8 @@ type Options struct {
 	Scale  int // 0: 60, a minute is a second
 
 	Log io.Writer // gets the server's log too, every level of it; may be nil
+
+	Internet daemon.Internet // in place of parts of it
 }
 
 // World is a server and what is around it. Its methods are for the test's goroutine and fail the test themselves.
@@ -154,7 +156,7 @@ func (w *World) Start() {
 		w.o.Config(c)
 	}
 	d, err := daemon.New(daemon.Options{
-		Config: c, Load: w.o.Load, Logger: w.logger(), Scale: w.o.Scale,
+		Config: c, Load: w.o.Load, Logger: w.logger(), Scale: w.o.Scale, Internet: w.o.Internet,
 	})
 	if err != nil {
 		w.t.Fatal(err)

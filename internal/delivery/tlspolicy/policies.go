@@ -176,7 +176,7 @@ func (p *Policies) Domain(ctx context.Context, domain string) *Domain {
 
 // Reset forgets the MTA-STS policy of a domain, so that the next mail asks for it anew. It reports whether there was one.
 func (p *Policies) Reset(ctx context.Context, domain string) (bool, error) {
-	domain = strings.TrimSuffix(strings.ToLower(domain), ".")
+	domain = normal(domain)
 	had := p.cache.remove(domain)
 	if p.o.Store == nil || !had {
 		return had, nil

@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"github.com/godwit-mta/godwit/api"
+	"github.com/godwit-mta/godwit/smtp"
 )
 
 // Show tells an operator what holds towards a domain, and what it means for each of its hosts. It asks as mail would.
 func (p *Policies) Show(ctx context.Context, domain string) api.DomainTLS {
-	domain = strings.TrimSuffix(strings.ToLower(domain), ".")
+	domain = normal(domain)
 	out := api.DomainTLS{Domain: domain, Notes: []string{}, Hosts: []api.TLSHost{}}
 	d := p.Domain(ctx, domain)
 	for _, n := range d.Notes {
@@ -47,6 +48,15 @@ func (p *Policies) Show(ctx context.Context, domain string) api.DomainTLS {
 		out.Hosts = append(out.Hosts, host)
 	}
 	return out
+}
+
+// normal is a domain as an operator types it in the form of this package.
+func normal(domain string) string {
+	domain = strings.TrimSuffix(domain, ".")
+	if ascii, err := smtp.DomainToASCII(domain); err == nil {
+		domain = ascii
+	}
+	return strings.ToLower(domain)
 }
 
 // meaning says a plan in words.
