@@ -218,7 +218,7 @@ func newDeliverer(d *Daemon, cfg *config.Config, r *running) (*delivery.Delivere
 		Routes:          list,
 		TLS:             demands,
 		Policies:        r.transport.published(),
-		Recorder:        r.reports,
+		Recorder:        d.recorder(r.reports),
 		Floors:          r.transport.floors,
 		AllowedNetworks: c.AllowedNetworks,
 		Port:            uint16(c.Port),
