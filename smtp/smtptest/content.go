@@ -340,7 +340,7 @@ func (s *session) report(chunking bool) *Received {
 		return nil
 	}
 	m := &Received{
-		Session: s.id, Transaction: s.transactions, Time: time.Now(), Remote: s.peer, Hello: s.hello,
+		Session: s.id, Transaction: s.transactions, Time: time.Now(), Remote: s.peer, Hello: s.hello, TLS: s.secure, User: s.user,
 		From: string(s.tx.from), Parameters: string(s.tx.parameters), Size: s.tx.octets, Body: s.tx.body,
 		Chunking:   chunking,
 		Recipients: make([]string, len(s.tx.recipients)), RecipientParameters: make([]string, len(s.tx.recipients)),

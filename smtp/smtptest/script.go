@@ -83,20 +83,21 @@ type Point string
 
 // The points of a session in their order.
 const (
-	AtBanner Point = "banner" // a connection was accepted
-	AtEhlo   Point = "ehlo"   // EHLO or LHLO
-	AtHelo   Point = "helo"
-	AtMail   Point = "mail"
-	AtRcpt   Point = "rcpt"
-	AtData   Point = "data"  // the DATA command; a BDAT command has no reply of its own, but can be dropped at
-	AtBody   Point = "body"  // within the octets of a message
-	AtFinal  Point = "final" // a message is complete
-	AtRset   Point = "rset"
-	AtNoop   Point = "noop"
-	AtQuit   Point = "quit"
+	AtBanner   Point = "banner" // a connection was accepted
+	AtEhlo     Point = "ehlo"   // EHLO or LHLO
+	AtHelo     Point = "helo"
+	AtStartTLS Point = "starttls" // the command; a reply of 220 is followed by the handshake
+	AtMail     Point = "mail"
+	AtRcpt     Point = "rcpt"
+	AtData     Point = "data"  // the DATA command; a BDAT command has no reply of its own, but can be dropped at
+	AtBody     Point = "body"  // within the octets of a message
+	AtFinal    Point = "final" // a message is complete
+	AtRset     Point = "rset"
+	AtNoop     Point = "noop"
+	AtQuit     Point = "quit"
 )
 
-var points = []Point{AtBanner, AtEhlo, AtHelo, AtMail, AtRcpt, AtData, AtBody, AtFinal, AtRset, AtNoop, AtQuit}
+var points = []Point{AtBanner, AtEhlo, AtHelo, AtStartTLS, AtMail, AtRcpt, AtData, AtBody, AtFinal, AtRset, AtNoop, AtQuit}
 
 // Drop is a way to end a connection.
 type Drop string
@@ -212,7 +213,7 @@ func newPlay(s Script) (*play, error) {
 		without := func(w string) bool { return strings.EqualFold(w, keyword) }
 		p.offers[keyword] = !slices.ContainsFunc(s.Without, without)
 	}
-	p.greeting = p.hello()
+	p.greeting = p.hello(nil)
 	for _, r := range s.Rules {
 		running := &runningRule{Rule: r, pattern: strings.ToLower(r.Match)}
 		switch {
@@ -226,8 +227,8 @@ func newPlay(s Script) (*play, error) {
 	return p, nil
 }
 
-// hello composes the reply to EHLO.
-func (p *play) hello() []byte {
+// hello composes the reply to EHLO, with keywords that depend on the session.
+func (p *play) hello(more []string) []byte {
 	lines := []string{p.Hostname}
 	for _, keyword := range extensions[1:] {
 		switch {
@@ -241,7 +242,7 @@ func (p *play) hello() []byte {
 	if limits := p.limits(); p.Announce && limits != "" {
 		lines = append(lines, "LIMITS"+limits)
 	}
-	return replyLines("250 " + strings.Join(lines, "\n"))
+	return replyLines("250 " + strings.Join(append(lines, more...), "\n"))
 }
 
 func (p *play) limits() string {

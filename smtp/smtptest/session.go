@@ -39,6 +39,8 @@ type session struct {
 	replied bool // the last thing written before a rule ended the session was a whole reply
 
 	hello        string
+	secure       string // TLS in words
+	user         string
 	greeted      bool
 	bad          int
 	counts       map[Point]int // of points reached in the session
@@ -80,6 +82,9 @@ func (s *session) play() *play { return s.sink.play.Load() }
 
 // serve runs the dialog. open is how many sessions are open, this one included.
 func (s *session) serve(open int64) {
+	if s.sink.o.ImplicitTLS && !s.secureConn() {
+		return
+	}
 	p := s.play()
 	if p.Sessions > 0 && open > int64(p.Sessions) {
 		s.sink.counters.limited.Add(1)
@@ -281,6 +286,9 @@ func (s *session) closeInOrder() {
 // command answers one command.
 func (s *session) command(line []byte) {
 	verb, rest, _ := bytes.Cut(line, []byte{' '})
+	if s.extended(verb, rest) {
+		return
+	}
 	var word [4]byte
 	if len(verb) == 4 {
 		for i, c := range verb {
@@ -297,7 +305,7 @@ func (s *session) command(line []byte) {
 			s.refuse("500 5.5.1 unknown command")
 			return
 		}
-		s.greet(AtEhlo, rest, string(bytes.TrimSuffix(p.greeting, []byte("\r\n"))))
+		s.greet(AtEhlo, rest, string(bytes.TrimSuffix(s.greeting(p), []byte("\r\n"))))
 	case "HELO":
 		if p.LMTP {
 			s.refuse("500 5.5.1 unknown command")
@@ -346,6 +354,9 @@ func (s *session) mail(p *play, rest []byte) {
 		return
 	case !s.greeted:
 		s.refuse("503 5.5.1 EHLO first")
+		return
+	case len(s.sink.o.Users) > 0 && s.user == "":
+		s.refuse("530 5.7.0 log in first")
 		return
 	case s.tx.open:
 		s.refuse("503 5.5.1 transaction is open")

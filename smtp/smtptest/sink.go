@@ -2,6 +2,7 @@ package smtptest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +29,16 @@ type SinkOptions struct {
 	// asks for it.
 	OnMessage func(*Received)
 	KeepBody  bool
+
+	// TLS is offered by STARTTLS, or comes first of all with ImplicitTLS. Nil: there is none.
+	TLS         *tls.Config
+	ImplicitTLS bool
+	// Handshake makes TLS over a connection in place of TLS, for peers that package tls cannot be.
+	Handshake func(net.Conn) (net.Conn, error)
+	// RequireTLS offers REQUIRETLS over TLS (RFC 8689).
+	RequireTLS bool
+	// Users are names with passwords: over TLS login is offered, and without one no mail is taken.
+	Users map[string]string
 	// Rand decides on shares of rules. Nil takes a random one; with a given one a test repeats itself as far as its
 	// sessions come in order.
 	Rand rand.Source
@@ -51,6 +62,8 @@ type Received struct {
 	Hash                string   `json:"hash,omitempty"` // SHA-256 in hexadecimal
 	Body                []byte   `json:"-"`
 	Chunking            bool     `json:"chunking,omitempty"` // came by BDAT
+	TLS                 string   `json:"tls,omitempty"`      // version, suite and name asked for; empty: in the clear
+	User                string   `json:"user,omitempty"`     // who had logged in
 	// Replies are the final ones: one, or with LMTP one for each recipient. One that was not given is empty.
 	Replies []string `json:"replies"`
 	// Accepted says that some reply was 2yz; Replied that all of them left this side without an error.
