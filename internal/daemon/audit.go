@@ -34,7 +34,7 @@ func (d *Daemon) adminOptions(r *running) httpapi.Options {
 	return httpapi.Options{
 		Server: &admin{d: d, r: r}, Auditor: d.audit, Logger: d.log,
 		Directory: r.door.directory, Submission: d.submissionServers, Limits: r.door.limits,
-		Doctor: physician{r}, Policies: r.transport.served(), Floors: r.transport, Reports: r.reports,
+		Doctor: physician{r}, DKIM: r.door.signs.ring, Policies: r.transport.served(), Floors: r.transport, Reports: r.reports,
 	}
 }
 

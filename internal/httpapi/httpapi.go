@@ -24,6 +24,7 @@ import (
 
 	"github.com/godwit-mta/godwit/api"
 	"github.com/godwit-mta/godwit/internal/audit"
+	"github.com/godwit-mta/godwit/internal/keyring"
 	"github.com/godwit-mta/godwit/internal/submission/auth"
 	"github.com/godwit-mta/godwit/internal/submission/limits"
 )
@@ -73,7 +74,9 @@ type Options struct {
 	Floors TLSFloors
 	// Reports has those that came in and go out; nil: nothing is served of them.
 	Reports Reports
-	Logger  *slog.Logger // nil discards
+	// DKIM keeps the keys that sign mail; nil: nothing is served of them.
+	DKIM   *keyring.Keyring
+	Logger *slog.Logger // nil discards
 }
 
 // New returns the administrators' handler.
@@ -83,7 +86,7 @@ func New(o Options) http.Handler {
 	}
 	h := &handler{
 		server: o.Server, auditor: o.Auditor, credentials: o.Keys, directory: o.Directory, submission: o.Submission, limits: o.Limits,
-		doctor: o.Doctor, policies: o.Policies, floors: o.Floors, reports: o.Reports, log: o.Logger,
+		doctor: o.Doctor, policies: o.Policies, floors: o.Floors, reports: o.Reports, dkim: o.DKIM, log: o.Logger,
 	}
 	mux := http.NewServeMux()
 	for _, t := range h.routes() {
@@ -148,6 +151,7 @@ type handler struct {
 	doctor      Doctor
 	policies    TLSPolicies
 	floors      TLSFloors
+	dkim        *keyring.Keyring
 	reports     Reports
 	log         *slog.Logger
 }

@@ -79,7 +79,7 @@ type route struct {
 
 // routes is the table. What changes something is on record: its handler begins with the Auditor.
 func (h *handler) routes() []route {
-	return append(slices.Concat(h.directoryRoutes(), h.doorRoutes(), h.policyRoutes(), h.tlsRoutes(), h.reportRoutes()), []route{
+	return append(slices.Concat(h.directoryRoutes(), h.doorRoutes(), h.dkimRoutes(), h.policyRoutes(), h.tlsRoutes(), h.reportRoutes()), []route{
 		{"GET /v1/status", Viewer, false, func(*call) (any, error) { return h.server.Status(), nil }},
 		{"GET /v1/queues", Viewer, true, h.queues},
 		{"GET /v1/queues/{domain}", Viewer, true, h.queue},

@@ -59,7 +59,7 @@ func order(a, b *record) int {
 func (k *Keyring) List(domain string, match func(*Key) bool) ([]Key, error) {
 	if domain != "" {
 		var err error
-		if domain, err = domainName(domain); err != nil {
+		if domain, err = DomainName(domain); err != nil {
 			return nil, err
 		}
 	}

@@ -40,6 +40,14 @@ type InputError struct {
 
 func (e *InputError) Error() string { return "keyring: " + e.Text }
 
+// PublishError says why a record could not be written. Its text is for the operator.
+type PublishError struct {
+	Name string // of the record
+	Text string // what the name server or its interface said
+}
+
+func (e *PublishError) Error() string { return e.Name + ": " + e.Text }
+
 func invalid(field, format string, args ...any) error {
 	return &InputError{Field: field, Text: fmt.Sprintf(format, args...)}
 }

@@ -25,8 +25,8 @@ type NewKeys struct {
 	Algorithms []Algorithm // none: those of the settings
 }
 
-// domainName brings a domain as people write it into its one form.
-func domainName(s string) (string, error) {
+// DomainName brings a domain as people write it into its one form. The error is an *InputError.
+func DomainName(s string) (string, error) {
 	name, err := smtp.DomainToASCII(strings.TrimSpace(s))
 	if err != nil || !dkim.IsKeyName(name, "s") {
 		return "", invalid("domain", "%q is no domain such as example.com", s)
@@ -37,7 +37,7 @@ func domainName(s string) (string, error) {
 // Create makes the first keys of a domain, has them published if somebody can, and looks for them. Errors: *InputError,
 // ErrExists.
 func (k *Keyring) Create(ctx context.Context, n NewKeys) ([]Key, error) {
-	domain, err := domainName(n.Domain)
+	domain, err := DomainName(n.Domain)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func (k *Keyring) Create(ctx context.Context, n NewKeys) ([]Key, error) {
 // Rotate makes a new key for each of a domain and tenant that signs. The old ones go on until the new ones are seen, and then
 // retire. Where a new key waits already it stays. Errors: *InputError, ErrNotFound.
 func (k *Keyring) Rotate(ctx context.Context, domain, tenant string) ([]Key, error) {
-	domain, err := domainName(domain)
+	domain, err := DomainName(domain)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ type Imported struct {
 
 // Import takes over a key, which signs when its record is seen. Errors: *InputError, ErrExists.
 func (k *Keyring) Import(ctx context.Context, i Imported) (Key, error) {
-	domain, err := domainName(i.Domain)
+	domain, err := DomainName(i.Domain)
 	if err != nil {
 		return Key{}, err
 	}
@@ -214,7 +214,7 @@ func (k *Keyring) tended(ctx context.Context, list []*record) ([]Key, error) {
 
 // named returns the key of a name, or ErrNotFound.
 func (k *Keyring) named(domain, selector string) (*record, error) {
-	domain, err := domainName(domain)
+	domain, err := DomainName(domain)
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +240,7 @@ func (k *Keyring) some(domain, selector string) ([]*record, error) {
 		r, err := k.named(domain, selector)
 		return []*record{r}, err
 	}
-	domain, err := domainName(domain)
+	domain, err := DomainName(domain)
 	if err != nil {
 		return nil, err
 	}
@@ -272,7 +272,7 @@ func (k *Keyring) Publish(ctx context.Context, domain, selector string) ([]Key, 
 	}
 	for _, r := range list {
 		if err := k.write(ctx, r); err != nil {
-			return nil, fmt.Errorf("publish %s: %w", r.dnsName(), err)
+			return nil, err
 		}
 	}
 	for i, r := range list {

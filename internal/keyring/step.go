@@ -214,6 +214,9 @@ func (k *Keyring) write(ctx context.Context, r *record) error {
 	default:
 		err = k.o.Publisher.SetTXT(ctx, r.dnsName(), want)
 	}
+	if err != nil {
+		err = &PublishError{Name: r.dnsName(), Text: err.Error()}
+	}
 	return errors.Join(err, k.wrote(context.WithoutCancel(ctx), r, want, err))
 }
 
