@@ -103,10 +103,21 @@ func (f *finder) multipart(boundary string, r io.Reader, depth int) error {
 		if err != nil {
 			return fmt.Errorf("multipart: %w", err)
 		}
-		if err := f.part(p.Header.Get, p, depth+1); err != nil {
+		if err := f.part(p.Header.Get, unended{p}, depth+1); err != nil {
 			return err
 		}
 	}
+}
+
+// unended reads a part whose last boundary is missing as if it were there. What is really cut off its reader finds out.
+type unended struct{ r io.Reader }
+
+func (u unended) Read(p []byte) (int, error) {
+	n, err := u.r.Read(p)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.EOF
+	}
+	return n, err
 }
 
 // decoded undoes a Content-Transfer-Encoding (RFC 2045, 6).
