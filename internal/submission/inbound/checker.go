@@ -220,7 +220,7 @@ const maxNames = 5
 // reverse looks for a name of an address that has that address (RFC 8601, 3).
 func (c *Checker) reverse(ctx context.Context, client netip.Addr) Reverse {
 	if !client.IsValid() {
-		return Reverse{Status: "permerror"}
+		return Reverse{}
 	}
 	names, err := c.o.Resolver.PTR(ctx, client)
 	switch {

@@ -39,7 +39,7 @@ type Findings struct {
 
 // Reverse is whether an address has a name that has the address (RFC 8601, 3).
 type Reverse struct {
-	Status string // "pass", "fail", "temperror", "permerror"
+	Status string // "pass", "fail", "temperror", "permerror"; empty: there is no address
 	Name   string // of Pass
 }
 
