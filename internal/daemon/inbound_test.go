@@ -2,14 +2,19 @@ package daemon_test
 
 import (
 	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/smtp"
 	"net/textproto"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +23,10 @@ import (
 	"github.com/godwit-mta/godwit/event"
 	"github.com/godwit-mta/godwit/internal/config"
 	"github.com/godwit-mta/godwit/internal/daemon/daemontest"
+	"github.com/godwit-mta/godwit/internal/dns"
 	"github.com/godwit-mta/godwit/internal/dns/dnstest"
+	"github.com/godwit-mta/godwit/internal/submission/inbound"
+	"github.com/godwit-mta/godwit/mailauth/arc"
 	"github.com/godwit-mta/godwit/mailauth/authres"
 	"github.com/godwit-mta/godwit/mailauth/dkim"
 	"github.com/godwit-mta/godwit/message"
@@ -276,6 +284,51 @@ func TestInboundTrusted(t *testing.T) {
 	if _, n := told(t, w.Received()[0].Body); n != 0 {
 		t.Errorf("marked: %s", w.Received()[0].Body)
 	}
+}
+
+// TestInboundSeals: what is passed on has a seal that holds for the next one, over what left, forged fields taken out.
+func TestInboundSeals(t *testing.T) {
+	t.Parallel()
+	w := inboundWorld(t, func(c *config.Config) {
+		der, err := x509.MarshalPKCS8PrivateKey(inboundKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(c.DataDir, "seal.pem")
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c.DKIM.Keys = []config.DKIMKey{{Domain: "signed.test", Selector: "s", File: file}}
+		c.DKIM.RequireRecord = false
+		c.Inbound.ARC.Domain = "signed.test"
+	})
+	r, err := dns.New(dns.Options{Servers: []netip.AddrPort{w.DNS.Addr()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := arc.New(arc.Options{Resolver: inbound.DNS(r)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg := note("good.test", "Authentication-Results: godwit.test; dkim=pass header.d=good.test\r\n")
+	for i := range 3 {
+		if err := hand(w, "mark", "client.test", "ann@good.test", msg); err != nil {
+			t.Fatal(err)
+		}
+		w.Until("it arrives", func() bool { return len(w.Received()) > i })
+		msg = string(w.Received()[i].Body)
+		chain, err := v.Verify(t.Context(), [][]byte{[]byte(msg)}, time.Now())
+		if err != nil || chain.Status != arc.Pass || chain.Instances != i+1 || chain.Sealers[i] != "signed.test" {
+			t.Fatalf("%v %+v:\n%s", err, chain, msg)
+		}
+		if _, list, err := authres.Parse(chain.Results[i]); err != nil || len(list) < 3 || list[0].Method != "spf" || list[0].Value != "pass" {
+			t.Errorf("%v %+v", err, list)
+		}
+		if _, n := told(t, []byte(msg)); n != 1 {
+			t.Errorf("%d fields of ours:\n%s", n, msg)
+		}
+	}
+	w.WaitEmpty()
 }
 
 // TestInboundFlood: megabytes of signatures are checked as far as they may, or refused.
