@@ -1,7 +1,9 @@
 package tlspolicy
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,6 +40,10 @@ func (d *Domain) stsPlan(host string) Plan {
 	}
 	if d.sts.mode == modeTesting {
 		plan.Testing, plan.Note, plan.Key = true, mismatch, "testing "+host
+		if verify := plan.Verify; mismatch != nil { // a host that the policy does not name proves nothing
+			plan.Verify = func(state *tls.ConnectionState) *Failure { return cmp.Or(verify(state), mismatch) }
+			plan.Key += " " + d.Name
+		}
 		return plan
 	}
 	plan.Required, plan.Skip, plan.Key = true, mismatch, "pkix "+host
