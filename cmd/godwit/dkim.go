@@ -228,13 +228,15 @@ func moment(t *time.Time) string { return t.Local().Format("2006-01-02 15:04:05"
 
 func (a *app) dkimRecordsCommand() *cobra.Command {
 	var tenant string
+	var zone bool
 	c := &cobra.Command{
 		Use:   "records DOMAIN",
 		Short: "Show which records are to be put into DNS, kept, replaced or removed, and when",
 		Long: `Show which records are to be put into DNS, kept, replaced or removed, and until when. Each is shown as it is written
 into a zone file, in strings of at most 255 octets, and in one piece, as web consoles want it.`,
-		Example: "  godwit dkim records example.com",
-		Args:    exactly("DOMAIN"),
+		Example: `  godwit dkim records example.com
+  godwit dkim records example.com --zone >> /etc/bind/dkim.example.com`,
+		Args: exactly("DOMAIN"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.ask(func(client *api.Client) error {
 				list, err := client.DKIMKeys(c.Context(), args[0], tenant)
@@ -242,6 +244,14 @@ into a zone file, in strings of at most 255 octets, and in one piece, as web con
 					return err
 				}
 				return a.print(list, func(w io.Writer) {
+					if zone {
+						for i := range list.Keys {
+							if text := list.Keys[i].Record.Zone; text != "" {
+								fmt.Fprintln(w, text)
+							}
+						}
+						return
+					}
 					if len(list.Keys) == 0 {
 						fmt.Fprintf(w, "%s has no keys: make some with \"godwit dkim create %s\".\n", args[0], args[0])
 						return
@@ -253,6 +263,7 @@ into a zone file, in strings of at most 255 octets, and in one piece, as web con
 		ValidArgsFunction: a.completeDKIM,
 	}
 	c.Flags().StringVar(&tenant, "tenant", "", "only those of this `TENANT`")
+	c.Flags().BoolVar(&zone, "zone", false, "nothing but the records that there are to be now, for a zone file")
 	return c
 }
 

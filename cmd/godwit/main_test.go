@@ -54,6 +54,8 @@ func TestMain(m *testing.M) {
 //	ended NAME STATUS          waits until the process has ended with this status
 //	login SERVER NAME SECRET SENDER CODE...
 //	                           logs in by AUTH PLAIN and, if let in, begins mail from SENDER; the codes are the replies'
+//	nameserver VAR             begins a name server, whose address is VAR from now on
+//	nameserver zone FILE...    gives it these zones
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -72,11 +74,12 @@ func TestScripts(t *testing.T) {
 			p := &processes{running: make(map[string]*process)}
 			env.Defer(p.killAll)
 			env.Values[processesKey{}] = p
+			env.Values[nameserverKey{}] = new(nameserver)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": cmdExits, "keys": cmdKeys, "json": cmdJSON, "fill": cmdFill, "spawn": cmdSpawn, "await": cmdAwait,
-			"until": cmdUntil, "signal": cmdSignal, "ended": cmdEnded, "login": cmdLogin,
+			"until": cmdUntil, "signal": cmdSignal, "ended": cmdEnded, "login": cmdLogin, "nameserver": cmdNameserver,
 		},
 	})
 }
