@@ -18,10 +18,10 @@ TOOL         := $(GO) tool -modfile=tools/go.mod
 VCS          := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)
 
 .DEFAULT_GOAL := help
-.PHONY: help build build-fast demo test check race bench growth crash fuzz interop interop-ci generate ci
+.PHONY: help build build-fast demo test check race bench bench-signed growth crash fuzz interop interop-ci generate ci
 
 help: ## show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## compile the static binary to bin/godwit
 	$(GO) build -trimpath -buildvcs=$(VCS) -o bin/godwit ./cmd/godwit
@@ -43,6 +43,9 @@ race: ## all tests under the race detector, goroutine leaks included (needs a C 
 
 bench: ## what each part of a message's way costs (BENCH=regexp PKG=./smtp/... any benchmark; BENCHTIME=1s)
 	@BENCH='$(BENCH)' PKG='$(if $(BENCH),$(PKG),$(filter-out ./...,$(PKG)))' BENCHTIME='$(BENCHTIME)' scripts/bench
+
+bench-signed: ## signed relay, both builds, beside Postfix with OpenDKIM (Debian, root; ROUNDS=1 MESSAGES=6000 PROFILE=dir)
+	@MESSAGES='$(if $(filter-out file,$(origin MESSAGES)),$(MESSAGES))' PROFILE='$(PROFILE)' scripts/bench-signed $(ROUNDS)
 
 growth: build ## how cost grows with depth, size, sessions, domains, recipients (QUICK=1, JOBS=deferred,deep,idle,auth,idle-tls)
 	$(GO) run ./test/growth $(if $(QUICK),-quick) $(if $(JOBS),-jobs $(JOBS),-svg docs/growth.svg)
