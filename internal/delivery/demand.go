@@ -102,7 +102,11 @@ func (a *attempt) demandOf(ctx context.Context, to *destination, host string, ad
 		case q.level == LevelPinned:
 			q.check, q.how = pinned(r.tls.Pins), "pinned"
 		case q.level == LevelVerified || q.requireTLS:
-			q.check, q.how = pkix(r.tls.Roots, name), "pkix"
+			roots := r.tls.Roots
+			if roots == nil {
+				roots = a.d.o.Roots
+			}
+			q.check, q.how = pkix(roots, name), "pkix"
 		}
 		return a.withRequireTLS(q)
 	}
@@ -136,15 +140,15 @@ func (a *attempt) ownCheck(q *demand, to *destination, host string) {
 	q.how = "pkix"
 	switch {
 	case mx == nil || mx.Authentic:
-		q.check = pkix(nil, host)
+		q.check = pkix(a.d.o.Roots, host)
 		q.key += " pkix"
 	case q.requireTLS: // RFC 8689, 4.2.1, step 2
 		q.hopeless = "the name of its mail server comes from DNS without DNSSEC, and no MTA-STS policy vouches for it"
 	case host == domain || strings.HasSuffix(host, "."+domain):
-		q.check = pkix(nil, host, domain)
+		q.check = pkix(a.d.o.Roots, host, domain)
 		q.key += " pkix " + domain
 	default:
-		q.check = pkix(nil, domain)
+		q.check = pkix(a.d.o.Roots, domain)
 		q.key += " pkix " + domain
 	}
 }
@@ -154,6 +158,7 @@ func (a *attempt) withRequireTLS(q demand) demand {
 		q.level = max(q.level, LevelEncrypted)
 		q.key += " requiretls"
 	}
+	q.key = strings.TrimSpace(q.key)
 	return q
 }
 

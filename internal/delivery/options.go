@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,6 +31,7 @@ type Options struct {
 
 	Routes          []Route
 	TLS             TLSSettings        // what is demanded of hosts; opportunistic TLS
+	Roots           *x509.CertPool     // whom to trust where nothing says otherwise; the system's
 	Policies        Policies           // what receivers demand; nil: nothing is looked for
 	Floors          Floors             // hosts that used to have TLS; nil: none
 	Recorder        tlspolicy.Recorder // of what came of sessions; nil: nobody is told

@@ -90,6 +90,7 @@ type opening struct {
 	refused string             // why the session goes on in the clear, in words
 	how     string             // who vouches for the host
 	told    bool               // a result was given to the recorder
+	clear   bool               // the floor was asked, and lets the session be in the clear
 }
 
 // session makes one session over conn. again says that another connection may do better, made in another manner.
@@ -218,7 +219,10 @@ func (o *opening) mayBeClear(why string) bool {
 	case o.need.level == LevelNone || why == "" || o.a.d.o.Floors == nil || o.to.exempt:
 		return true
 	}
-	return !o.a.d.o.Floors.Missing(o.target.Host, why)
+	if !o.clear {
+		o.clear = !o.a.d.o.Floors.Missing(o.target.Host, why)
+	}
+	return o.clear
 }
 
 // inspect looks at a session that stands, for what only the reply to the last EHLO tells.

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/godwit-mta/godwit/internal/delivery/egress"
 	"github.com/godwit-mta/godwit/internal/dns"
 	"github.com/godwit-mta/godwit/internal/dns/dnstest"
 	"github.com/godwit-mta/godwit/internal/queue"
@@ -274,6 +275,12 @@ func received(sink *smtptest.Sink) (n int) {
 
 const delivers = "delivered ok final"
 
+// path is that of the sessions to example.test.
+func (w *world) path(demand string) egress.Path {
+	site, _ := w.d.siteOf("example.test")
+	return egress.Path{Source: "default", Site: site, Demand: demand}
+}
+
 func oneMX(script smtptest.Script) []mx { return []mx{{"127.0.0.2", &script}} }
 
 const oneZone = `
@@ -287,6 +294,13 @@ example.test.     MX 20 mx2.example.test.
 mx1.example.test. A  127.0.0.2
 mx2.example.test. A  127.0.0.3
 `
+
+// drop closes the kept sessions to example.test.
+func (w *world) drop(demand string) {
+	for s := w.d.pool.Take(w.path(demand)); s != nil; s = w.d.pool.Take(w.path(demand)) {
+		_ = s.Close()
+	}
+}
 
 func contains(t testing.TB, text string, parts ...string) {
 	t.Helper()
