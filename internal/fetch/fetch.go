@@ -192,9 +192,11 @@ func (c *Client) exchange(ctx context.Context, method, rawURL, contentType strin
 	defer res.Body.Close()
 	switch ok := res.StatusCode == http.StatusOK; {
 	case res.StatusCode >= 300 && res.StatusCode < 400:
-		return nil, nil, &Error{Kind: Redirect, Host: u.Host, Status: res.StatusCode, Detail: fmt.Sprintf("answered with status %d, a redirect, which is not followed", res.StatusCode)}
+		return nil, nil, &Error{Kind: Redirect, Host: u.Host, Status: res.StatusCode,
+			Detail: fmt.Sprintf("answered with status %d, a redirect, which is not followed", res.StatusCode)}
 	case !ok && (method != http.MethodPost || res.StatusCode < 200 || res.StatusCode > 299):
-		return nil, nil, &Error{Kind: Status, Host: u.Host, Status: res.StatusCode, Detail: fmt.Sprintf("answered with status %d", res.StatusCode)}
+		return nil, nil, &Error{Kind: Status, Host: u.Host, Status: res.StatusCode,
+			Detail: fmt.Sprintf("answered with status %d", res.StatusCode)}
 	}
 	if method == http.MethodPost { // what it says besides is of no matter
 		return nil, res.Header, nil
