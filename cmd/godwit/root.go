@@ -92,7 +92,7 @@ simulated mailbox providers, nothing to set up and nothing that leaves this mach
 		}
 	}
 	add("run", a.serveCommand(), a.configCommand(), a.certCommand(), a.reloadCommand())
-	add("look", a.queueCommand(), a.messageCommand(), a.limitCommand(), a.doctorCommand(), a.spoolCommand(), a.tlsCommand())
+	add("look", a.queueCommand(), a.messageCommand(), a.limitCommand(), a.doctorCommand(), a.reportsCommand(), a.spoolCommand(), a.tlsCommand())
 	add("access", a.credentialCommand(), a.domainCommand(), a.tenantCommand(), a.banCommand(), a.auditCommand(), a.keyCommand(), a.dkimCommand())
 	add("test", a.demoCommand(), a.sendCommand(), a.sinkCommand(), a.loadCommand(), a.verifyCommand())
 	add("more", a.versionCommand(), a.docsCommand())

@@ -7,7 +7,6 @@ import (
 
 	"github.com/godwit-mta/godwit/event"
 	"github.com/godwit-mta/godwit/internal/config"
-	"github.com/godwit-mta/godwit/internal/fetch"
 	"github.com/godwit-mta/godwit/internal/queue"
 	"github.com/godwit-mta/godwit/internal/reports"
 	"github.com/godwit-mta/godwit/internal/spool"
@@ -23,7 +22,7 @@ func (d *Daemon) newReports(ctx context.Context, cfg *config.Config, r *running,
 	if err != nil {
 		return nil, err
 	}
-	https, err := fetch.New(fetch.Options{Resolver: r.resolver, AllowedNetworks: cfg.Delivery.AllowedNetworks})
+	https, err := d.newFetcher(cfg, r.resolver)
 	if err != nil {
 		return nil, err
 	}
