@@ -97,6 +97,7 @@ func TestOrganization(t *testing.T) {
 		{"mail.giant.bank.example", records("bank.example", "v=DMARC1; psd=y"), "giant.bank.example", 3},
 		{"mail.mega.bank.example", records("bank.example", "v=DMARC1; psd=y", "mega.bank.example", "v=DMARC1; p=none"), "mega.bank.example", 3},
 		{"example.com", nil, "example.com", 2},
+		{"mail.example.com", records("example.com", "v=DMARC1; p=none", "example.com", "v=DMARC1; p=none; p=none"), "mail.example.com", 3},
 		{"bank.example", records("bank.example", "v=DMARC1; psd=y"), "bank.example", 2},
 		{deep, records("example.com", "v=DMARC1; p=none"), "example.com", 8},
 		{deep, records("x.j.mail.example.com", "v=DMARC1; p=none"), deep, 8},

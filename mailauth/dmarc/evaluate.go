@@ -137,8 +137,8 @@ func (w *walker) record(ctx context.Context, domain string) (*Record, error) {
 	}
 	n := 0
 	for _, txt := range list {
-		if r, err := ParseRecord(txt); err == nil {
-			a.record = r
+		if isRecord(txt) {
+			a.record, _ = ParseRecord(txt) // what cannot be read is no record, and still one too many beside another
 			n++
 		}
 	}

@@ -73,11 +73,10 @@ func ParseRecord(txt string) (*Record, error) {
 	if len(txt) > MaxRecord {
 		return nil, fmt.Errorf("%w: longer than %d octets", errNoRecord, MaxRecord)
 	}
-	first, rest, _ := strings.Cut(txt, ";")
-	name, value, ok := cutTag(first)
-	if !ok || name != "v" || value != "DMARC1" { // in this case exactly, and first
+	if !isRecord(txt) {
 		return nil, errNoRecord
 	}
+	_, rest, _ := strings.Cut(txt, ";")
 	r := &Record{PSD: PSDUnknown, Options: "0"}
 	seen := make(map[string]bool)
 	odd := false // a policy cannot be read
@@ -107,6 +106,13 @@ func ParseRecord(txt string) (*Record, error) {
 		r.NonExistent = r.Subdomains
 	}
 	return r, nil
+}
+
+// isRecord reports a text that begins as records do (RFC 9989, 4.10).
+func isRecord(txt string) bool {
+	first, _, _ := strings.Cut(txt, ";")
+	name, value, ok := cutTag(first)
+	return ok && name == "v" && value == "DMARC1" // in this case exactly, and first
 }
 
 func cutTag(s string) (name, value string, ok bool) {

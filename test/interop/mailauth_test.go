@@ -15,6 +15,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	mrand "math/rand/v2"
 	"os"
 	"os/exec"
@@ -23,6 +24,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	moxdkim "github.com/mjl-/mox/dkim"
+	moxdns "github.com/mjl-/mox/dns"
 
 	"github.com/godwit-mta/godwit/mailauth/arc"
 	"github.com/godwit-mta/godwit/mailauth/authres"
@@ -190,7 +194,21 @@ func whole(msg []byte) bool {
 	return ok
 }
 
-// TestDKIMOthers compares signatures with those of dkimpy: each signs, both verify, whole and changed.
+func moxDKIM(t *testing.T, s *signers, msg []byte) []moxdkim.Result {
+	t.Helper()
+	m := moxdns.MockResolver{TXT: make(map[string][]string)}
+	for name, txt := range s.dns {
+		m.TXT[name+"."] = []string{txt}
+	}
+	every := func(*moxdkim.Sig) error { return nil }
+	list, err := moxdkim.Verify(t.Context(), slog.New(slog.DiscardHandler), m, true, every, bytes.NewReader(msg), true)
+	if err != nil {
+		t.Fatalf("%v:\n%q", err, msg)
+	}
+	return list
+}
+
+// TestDKIMOthers compares signatures with those of dkimpy: each signs, both and mox verify, whole and changed.
 func TestDKIMOthers(t *testing.T) {
 	s := makeSigners(t)
 	p := startDkimpy(t, s)
@@ -239,10 +257,15 @@ func TestDKIMOthers(t *testing.T) {
 			t.Errorf("%d signatures here, %d there:\n%q", len(ours), len(theirs), next)
 			continue
 		}
+		mox := moxDKIM(t, s, next)
+		if len(mox) != len(ours) {
+			t.Errorf("%d signatures here, %d with mox:\n%q", len(ours), len(mox), next)
+			continue
+		}
 		for j, o := range ours {
 			sum[fmt.Sprintf("pass=%v", o.Status == dkim.Pass)]++
-			if (o.Status == dkim.Pass) != theirs[j] {
-				t.Errorf("%d: %s (%v) here, %v there:\n%q", j, o.Status, o.Err, theirs[j], next)
+			if (o.Status == dkim.Pass) != theirs[j] || (o.Status == dkim.Pass) != (mox[j].Status == moxdkim.StatusPass) {
+				t.Errorf("%d: %s (%v) here, %v dkimpy, %s (%v) mox:\n%q", j, o.Status, o.Err, theirs[j], mox[j].Status, mox[j].Err, next)
 			}
 		}
 	}
