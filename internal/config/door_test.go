@@ -82,3 +82,21 @@ godwit.yaml:4:83: quotas.client.messages_per_day: is below the limit of an hour 
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// TestVerifyMode: mail from outside is marked where it is taken, unless the file says otherwise.
+func TestVerifyMode(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		verify  string
+		domains []string
+		want    string
+	}{
+		{"", nil, "off"}, {"auto", nil, "off"}, {"auto", []string{"example.com"}, "mark"}, {"", []string{"example.com"}, "mark"},
+		{"off", []string{"example.com"}, "off"}, {"report", []string{"example.com"}, "report"}, {"reject", nil, "reject"},
+	} {
+		l := Listener{Verify: c.verify, RelayDomains: c.domains}
+		if got := l.VerifyMode(); got != c.want {
+			t.Errorf("%q with %v: %s, want %s", c.verify, c.domains, got, c.want)
+		}
+	}
+}
