@@ -142,7 +142,7 @@ func TestRoles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := httpapi.Options{Directory: newOffice(t).directory, Limits: counter, Doctor: healthy{}, Keys: keyring{}}
+	o := httpapi.Options{Directory: newOffice(t).directory, Limits: counter, Doctor: healthy{}, Policies: receivers{}, Keys: keyring{}}
 	list := httpapi.Routes(o)
 	if len(list) < 30 {
 		t.Fatalf("%d routes", len(list))
