@@ -195,6 +195,7 @@ func (s *Scheduler) compose(about *spool.Message, entries []*spool.Entry, action
 		m.From.Body = smtp.Body8BitMIME
 	}
 	m.From.UTF8 = m.HeaderUTF8 || about.From.Path.NeedsUTF8()
+	m.From.RequireTLS = about.From.RequireTLS // RFC 8689, 5
 	return m, body, nil
 }
 
@@ -245,6 +246,14 @@ func reasonStatus(r event.Reason) (smtp.EnhancedCode, bool) {
 		return code(4, 4, 2)
 	case event.Loop:
 		return code(5, 4, 6)
+	case event.TLSRequired, event.TLSDowngrade:
+		return code(4, 7, 10) // encryption needed (RFC 8689, 4.2.1)
+	case event.TLSUntrusted, event.TLSPolicy:
+		return code(4, 7, 5)
+	case event.RequireTLSUnsupported:
+		return code(5, 7, 30) // RFC 8689, 7
+	case event.LoginFailed:
+		return code(4, 3, 5)
 	case event.Operator, event.Rule:
 		return code(5, 7, 0)
 	}
@@ -262,7 +271,8 @@ func (s *Scheduler) original(ctx context.Context, m *spool.Message, entries []*s
 	body, err := s.o.Spool.Body(ctx, m)
 	if err == nil {
 		defer body.Release()
-		full = action == dsn.Failed && m.From.Return == smtp.ReturnFull && body.Size() <= dsn.MaxOriginal
+		// What required TLS comes back without its body (RFC 8689, 5).
+		full = action == dsn.Failed && m.From.Return == smtp.ReturnFull && !m.From.RequireTLS && body.Size() <= dsn.MaxOriginal
 		p, err = io.ReadAll(io.LimitReader(body.Reader(), dsn.MaxOriginal))
 	}
 	switch {

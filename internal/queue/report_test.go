@@ -180,6 +180,30 @@ func TestReturnFull(t *testing.T) {
 	})
 }
 
+// RFC 8689, 5: what required TLS is reported with REQUIRETLS, and without its body whatever RET says.
+func TestReportOfRequireTLS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sent []smtp.Sender
+		b := start(t, Options{}, func(ctx context.Context, j *Job) Verdict {
+			if j.Message.Report {
+				sent = append(sent, j.Message.From)
+			}
+			return refusing(ctx, j)
+		})
+		defer b.stop()
+		m := letter(b, to("bad", 0))
+		m.From.Return, m.From.RequireTLS = smtp.ReturnFull, true
+		b.accept(m)
+		synctest.Wait()
+		if len(b.reports()) != 1 || strings.Contains(b.reports()[0], "\r\nhello\r\n") {
+			t.Errorf("want one report without the body: %s", b.reports())
+		}
+		if len(sent) != 1 || !sent[0].RequireTLS || !sent[0].IsNull() {
+			t.Errorf("the report is sent as %+v", sent)
+		}
+	})
+}
+
 // RFC 3461, 5.2.1: success is reported as relayed when it was asked for and the next host will not report.
 func TestSuccessIsReportedAsRelayed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package submission
 
 import (
+	"bytes"
 	"errors"
 
 	"github.com/godwit-mta/godwit/mailauth/authres"
@@ -23,6 +24,7 @@ type heading struct {
 	hops                     int
 	from, subject, messageID []byte // the first of each
 	hasDate                  bool
+	tlsOptional              bool              // "TLS-Required: No" (RFC 8689, 3)
 	authors                  [senderFields]int // how many fields there are of each
 	dropped                  int               // octets of fields to take out
 }
@@ -81,6 +83,10 @@ func scan(head message.Header, o *own) heading {
 			if f.Is("Resent-From") {
 				h.authors[fieldResentFrom]++
 			}
+		case 12:
+			if f.Is("TLS-Required") {
+				h.tlsOptional = h.tlsOptional || saysNo(f.Value)
+			}
 		case 13:
 			if f.Is("Resent-Sender") {
 				h.authors[fieldResentSender]++
@@ -91,6 +97,12 @@ func scan(head message.Header, o *own) heading {
 		}
 	}
 	return h
+}
+
+// saysNo reports the one value that TLS-Required has; a comment may follow it (RFC 8689, 3).
+func saysNo(value []byte) bool {
+	word, _, _ := bytes.Cut(value, []byte("("))
+	return bytes.EqualFold(bytes.TrimSpace(word), []byte("No"))
 }
 
 // first keeps a value once there is one, even if it is empty.

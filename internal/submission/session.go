@@ -201,11 +201,13 @@ func (s *session) accept(
 		EightBit:   body.EightBit,
 		DotLine:    body.DotLine,
 		HeaderUTF8: body.EightBit && smtp.HasEightBit(header),
-		Recipients: env.Recipients,
-		Queues:     queues,
-		HeaderFrom: peopleText(h.from),
-		Subject:    peopleText(h.subject),
-		MessageID:  peopleText(h.messageID),
+		// REQUIRETLS overrides the field (RFC 8689, 3).
+		TLSOptional: h.tlsOptional && !env.From.RequireTLS,
+		Recipients:  env.Recipients,
+		Queues:      queues,
+		HeaderFrom:  peopleText(h.from),
+		Subject:     peopleText(h.subject),
+		MessageID:   peopleText(h.messageID),
 	}
 	trace := appendReceived(make([]byte, 0, s.door.traceRoom), s.peer, s.door.opts.Hostname, id, env, now)
 	var added []byte

@@ -70,12 +70,15 @@ func (s *session) sendHello() ending {
 	mechanisms := s.mechanisms()
 	s.offersAuth = len(mechanisms) > 0
 	startTLS := s.offersTLS()
-	if !startTLS && !s.offersAuth && !s.trusted {
+	if !startTLS && !s.offersAuth && !s.trusted && s.peer.TLS == nil {
 		return s.send(250, s.terms.hello)
 	}
 	words := s.terms.words
 	if startTLS {
 		words += "\nSTARTTLS"
+	}
+	if s.peer.TLS != nil {
+		words += "\nREQUIRETLS" // RFC 8689, 2
 	}
 	if s.offersAuth {
 		words += "\nAUTH " + strings.Join(mechanisms, " ")

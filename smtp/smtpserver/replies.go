@@ -44,6 +44,7 @@ var (
 	replyReadyForTLS   = say(220, 0, 0, "Ready to start TLS")
 	replyTLSActive     = say(503, 5, 1, "TLS is active already")
 	replyTLSBusy       = say(454, 7, 0, "TLS is not available now, try again later")
+	replyRequireTLS    = say(555, 5, 4, "REQUIRETLS is for sessions over TLS")
 	replyTLSFirst      = say(538, 7, 11, "Use STARTTLS first")
 	replyAuthDone      = say(235, 7, 0, "Authentication successful")
 	replyAuthTwice     = say(503, 5, 1, "Authenticated already")

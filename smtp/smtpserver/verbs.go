@@ -192,6 +192,9 @@ func (s *session) mail(ctx context.Context, args []byte) ending {
 		s.tx = transaction{}
 		s.tell(&smtp.Envelope{}, parseReply(err))
 		return s.refuse(parseReply(err))
+	case from.RequireTLS && s.peer.TLS == nil: // RFC 8689, 4.1
+		s.tx = transaction{}
+		return s.refuse(replyRequireTLS)
 	case from.Size > s.terms.MessageBytes:
 		s.tx = transaction{}
 		s.tell(&smtp.Envelope{From: from}, flaws[flawSize].reply)
