@@ -4,7 +4,8 @@
 // their own in a temporary directory: mail is handed in by swaks, msmtp, curl, Python's smtplib, nodemailer and
 // smtp-source; unbound tells where it goes; Postfix, Exim and Dovecot take it. What arrives is compared with what was sent,
 // byte for byte, and reports that come back are read by Python's email package, which is not ours. Signatures and chains are
-// compared with those of dkimpy, OpenDKIM and mox, senders with pyspf and mox, and policies with mox.
+// compared with those of dkimpy, OpenDKIM and mox, senders with pyspf and mox, and policies with mox. What the binary signs is
+// verified by dkimpy, OpenDKIM, Mail::DKIM and go-msgauth.
 //
 // scripts/interop installs the peers and runs all of it (make interop). Without them:
 //
