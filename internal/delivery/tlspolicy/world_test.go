@@ -11,7 +11,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/hex"
 	"fmt"
 	"math/big"
 	"sync"
@@ -260,5 +259,3 @@ func typeOf(f *Failure) FailureType {
 	}
 	return f.Type
 }
-
-func hexed(p []byte) string { return hex.EncodeToString(p) }

@@ -165,3 +165,19 @@ func TestShare(t *testing.T) {
 		t.Errorf("%d of 20 failed", failed)
 	}
 }
+
+func TestSignRefuses(t *testing.T) {
+	t.Parallel()
+	for name, zone := range map[string]string{
+		"elsewhere": "other.test. A 192.0.2.1", "delegated": "sub.signed.test. NS ns.sub.signed.test.", "no zone": "nonsense",
+	} {
+		if _, err := dnstest.Sign("signed.test", zone, time.Now().Add(time.Hour)); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	s, err := dnstest.Sign("Signed.test", "signed.test. SOA ns.signed.test. h.signed.test. 1 1 1 1 60\nsigned.test. NS ns.signed.test.\nns.signed.test. A 192.0.2.1",
+		time.Now().Add(time.Hour))
+	if err != nil || strings.Count(s.Text, "RRSIG\t") < 6 || !strings.Contains(s.Anchor, "DS") {
+		t.Errorf("%v %+v", err, s)
+	}
+}

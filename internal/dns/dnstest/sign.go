@@ -18,8 +18,8 @@ type Signed struct {
 }
 
 // Sign signs the zone in text with a key made for it, ECDSA P-256 (RFC 6605). Origin is the zone's name; text needs its SOA
-// and NS records. Signatures hold until the given time, and from an hour before it or now, whichever is earlier. A zone
-// below it that is delegated by NS records is not signed, nor is what stands below (RFC 4035, 2.2).
+// and NS records, and delegates nothing. Signatures hold until the given time, and from an hour before it or now, whichever is
+// earlier.
 func Sign(origin, text string, until time.Time) (*Signed, error) {
 	z, err := parseZones(text)
 	if err != nil {
@@ -50,6 +50,9 @@ func Sign(origin, text string, until time.Time) (*Signed, error) {
 			NextDomain: names[(i+1)%len(names)], TypeBitMap: []uint16{wire.TypeRRSIG, wire.TypeNSEC},
 		}
 		for _, rr := range z.records[name] {
+			if name != origin && rr.Header().Rrtype == wire.TypeNS {
+				return nil, fmt.Errorf("dnstest: %s is delegated, which is not done here", name)
+			}
 			nsec.TypeBitMap = append(nsec.TypeBitMap, rr.Header().Rrtype)
 		}
 		slices.Sort(nsec.TypeBitMap)
@@ -69,9 +72,6 @@ func Sign(origin, text string, until time.Time) (*Signed, error) {
 			fmt.Fprintln(&out, rr)
 		}
 		for _, typ := range slices.Sorted(maps.Keys(sets)) {
-			if typ == wire.TypeNS && name != origin { // a delegation
-				continue
-			}
 			sig := &wire.RRSIG{
 				Hdr:       wire.RR_Header{Ttl: sets[typ][0].Header().Ttl},
 				Algorithm: key.Algorithm, SignerName: origin, KeyTag: key.KeyTag(),
