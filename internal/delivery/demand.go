@@ -125,7 +125,13 @@ func (a *attempt) demandOf(ctx context.Context, to *destination, host string, ad
 	}
 	switch {
 	case q.plan.Verify != nil && !q.plan.Testing:
-		q.check = q.plan.Verify
+		verify := q.plan.Verify
+		q.check = func(state *tls.ConnectionState) *tlspolicy.Failure {
+			if f := wellFormed(state); f != nil && q.plan.Policy == tlspolicy.KindSTS {
+				return f
+			}
+			return verify(state)
+		}
 		q.how = map[tlspolicy.Kind]string{tlspolicy.KindTLSA: "dane", tlspolicy.KindSTS: "sts"}[q.plan.Policy]
 	case q.level == LevelVerified || q.requireTLS:
 		a.ownCheck(&q, to, host)

@@ -464,3 +464,28 @@ func TestRequireTLS(t *testing.T) {
 		})
 	}
 }
+
+// TestNegativeSerial: what an unverified host is let through with is refused where a host must prove who it is.
+func TestNegativeSerial(t *testing.T) {
+	t.Parallel()
+	c, err := smtptest.NewCertificate(smtptest.CertificateOptions{Names: []string{"mx1.example.test"}, RSA: 1024, NegativeSerial: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(c.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(leaf)
+	sink := smtptest.SinkOptions{TLS: &tls.Config{Certificates: []tls.Certificate{c}}, Keep: true}
+	for _, change := range map[string]func(*Options){
+		"verified": func(o *Options) { o.TLS.Default, o.Roots = LevelVerified, roots },
+		"policy":   func(o *Options) { o.Policies = &policies{plans: map[string]tlspolicy.Plan{"example.test": accepts("k")}} },
+	} {
+		w, _ := newWorldOf(t, oneZone, change, sink, mx{"127.0.0.2", new(smtptest.Script)})
+		v := w.deliver("u@example.test")
+		expect(t, v, "deferred tls_untrusted tls")
+		contains(t, v.Attempt.Results[0].Explanation, "negative serial")
+	}
+}

@@ -23,9 +23,8 @@ func pkix(roots *x509.CertPool, names ...string) func(*tls.ConnectionState) *tls
 		for _, c := range state.PeerCertificates[1:] {
 			between.AddCert(c)
 		}
-		// What clear sessions overlook is not overlooked here (see cmd/godwit, x509negativeserial).
-		if slices.ContainsFunc(state.PeerCertificates, func(c *x509.Certificate) bool { return c.SerialNumber.Sign() < 0 }) {
-			return &tlspolicy.Failure{Type: tlspolicy.CertificateNotTrusted, Detail: "a certificate has a negative serial number"}
+		if f := wellFormed(state); f != nil {
+			return f
 		}
 		_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: time.Now(),
 			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
@@ -40,6 +39,15 @@ func pkix(roots *x509.CertPool, names ...string) func(*tls.ConnectionState) *tls
 		return &tlspolicy.Failure{Type: tlspolicy.CertificateHostMismatch,
 			Detail: "the certificate is not for " + strings.Join(names, " or ")}
 	}
+}
+
+// wellFormed refuses what package x509 would by itself and this program has it read for the sake of hosts that need not
+// prove anything (see cmd/godwit, x509negativeserial).
+func wellFormed(state *tls.ConnectionState) *tlspolicy.Failure {
+	if slices.ContainsFunc(state.PeerCertificates, func(c *x509.Certificate) bool { return c.SerialNumber.Sign() < 0 }) {
+		return &tlspolicy.Failure{Type: tlspolicy.CertificateNotTrusted, Detail: "a certificate has a negative serial number"}
+	}
+	return nil
 }
 
 func certificateFailure(err error) *tlspolicy.Failure {
