@@ -72,3 +72,9 @@ func (m *memory) Apply(ctx context.Context, b *store.Batch) (uint64, error) {
 	}
 	return m.revision, ctx.Err()
 }
+
+func (m *memory) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failure = err
+}
