@@ -195,7 +195,7 @@ func TestDowngrades(t *testing.T) {
 		},
 	})
 	d.writeListenerPair()
-	cases := slices.DeleteFunc(downgradeCases(), func(c downgradeCase) bool { return c.requireTLS || c.optional })
+	cases := downgradeCases()
 	var zones strings.Builder
 	for i := range cases {
 		d.prepare(i, &cases[i], &zones)
@@ -216,6 +216,7 @@ func TestDowngrades(t *testing.T) {
 			rows[i] = d.row(&cases[i])
 		}
 	}
+	d.show()
 	d.Stop()
 	gone := zones.String()
 	for i := range cases {
@@ -249,6 +250,48 @@ func TestDowngrades(t *testing.T) {
 		}
 	}
 	d.compare(rows)
+}
+
+// show holds what an operator is told against what mail met.
+func (d *downgrades) show() {
+	for domain, want := range map[string]string{
+		"sts-good.test":    "sts used required verified: TLS with a trusted certificate for mx1.sts-good.test, or the mail waits",
+		"sts-othermx.test": "sts required verified: not used: the MX host mx1.sts-othermx.test is not in the MTA-STS policy of sts-othermx.test",
+		"testing-othermx.test": "sts used testing: TLS if it can be had; what an enforced policy would not let through is reported; " +
+			"the MX host mx1.testing-othermx.test is not in the MTA-STS policy of testing-othermx.test",
+		"dane-good.test": "tlsa used required verified: TLS with a certificate that fits the TLSA records of mx1.dane-good.test, or the mail waits",
+		"dane-unusable.test": "tlsa used required: TLS, whoever answers, or the mail waits; no TLSA record of mx1.dane-unusable.test can be used, " +
+			"the last since its usage is 1, which SMTP does not use",
+		"plain-tls.test": "no-policy-found used: TLS if it can be had, whoever answers",
+	} {
+		p, err := d.Client().TLSPolicy(d.t.Context(), domain)
+		if err != nil || len(p.Hosts) != 1 || p.Error != "" {
+			d.t.Errorf("%s: %+v, %v", domain, p, err)
+			continue
+		}
+		h := &p.Hosts[0]
+		got := h.Policy
+		for _, w := range []struct {
+			is   bool
+			word string
+		}{{h.Used, "used"}, {h.Required, "required"}, {h.Verified, "verified"}, {h.Testing, "testing"}} {
+			if w.is {
+				got += " " + w.word
+			}
+		}
+		if got += ": " + h.Meaning; got != want {
+			d.t.Errorf("%s: %s\nwant %s", domain, got, want)
+		}
+		if p.Signed != strings.HasPrefix(domain, "dane") || (p.STS != nil) != (h.Policy == "sts") || (len(h.Records) > 0) != (h.Policy == "tlsa") {
+			d.t.Errorf("%s: %+v", domain, p)
+		}
+	}
+	for _, forgotten := range []bool{true, false} {
+		r, err := d.Client().ResetTLSPolicy(d.t.Context(), "STS-Stripped.test")
+		if err != nil || r.Forgotten != forgotten {
+			d.t.Errorf("reset: %+v, %v", r, err)
+		}
+	}
 }
 
 // servePolicies runs the HTTPS server of all policies.
