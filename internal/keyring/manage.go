@@ -178,7 +178,6 @@ func (k *Keyring) add(ctx context.Context, n record, key crypto.Signer) (*record
 		k.discard(n.File)
 		return nil, err
 	}
-	k.wake()
 	return k.get(n.name()), nil
 }
 

@@ -105,7 +105,7 @@ type Times struct {
 	Confirm time.Duration // between two answers that a record is wrong and the belief; 30 s
 	Eager   time.Duration // between looks for a record that was never seen, in the first hour; 1 min. Later ten times that, then Check/24
 	Keep    time.Duration // how long an empty record says that a key is revoked; 30 d
-	Poll    time.Duration // between looks at the clock, which may be set; 10 s
+	Poll    time.Duration // between looks at the clock, which may be set; 1 s
 	Lookup  time.Duration // for one check; 30 s
 	Write   time.Duration // for one publication; 30 s
 }
@@ -131,7 +131,7 @@ func (t *Times) fill() {
 		Else time.Duration
 	}{
 		{&t.Check, 24 * time.Hour}, {&t.Again, 5 * time.Minute}, {&t.Confirm, 30 * time.Second}, {&t.Eager, time.Minute},
-		{&t.Keep, 30 * 24 * time.Hour}, {&t.Poll, 10 * time.Second}, {&t.Lookup, 30 * time.Second}, {&t.Write, 30 * time.Second},
+		{&t.Keep, 30 * 24 * time.Hour}, {&t.Poll, time.Second}, {&t.Lookup, 30 * time.Second}, {&t.Write, 30 * time.Second},
 	} {
 		*f.of = cmp.Or(*f.of, f.Else)
 	}

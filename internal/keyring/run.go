@@ -38,18 +38,28 @@ func (k *Keyring) Run(ctx context.Context) error {
 	return nil
 }
 
-// wait returns when something is due, or may be: the clock can be set, which timers do not notice.
+// wait returns when something is due, or may be. The clock can be set, which timers do not notice: so it is looked at often.
 func (k *Keyring) wait(ctx context.Context, next time.Time) {
-	pause := k.o.Times.Poll
-	if !next.IsZero() {
-		pause = max(min(time.Until(next), pause), time.Millisecond)
-	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-k.kick:
-	case <-ctx.Done():
+	for last := time.Now().Round(0); ; {
+		pause := k.o.Times.Poll
+		if !next.IsZero() {
+			pause = max(min(time.Until(next.Round(0)), pause), time.Millisecond)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-k.kick:
+			timer.Stop()
+			return
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		now := time.Now().Round(0) // by the wall clock
+		if !next.IsZero() && !next.Round(0).After(now) || now.Before(last) {
+			return
+		}
+		last = now
 	}
 }
 
@@ -148,6 +158,8 @@ func (k *Keyring) lookDue(r *record, now time.Time) time.Time {
 	switch {
 	case r.State == Created || r.State == Published:
 		switch age := now.Sub(r.Created); {
+		case r.Written != "" && now.Sub(r.WrittenAt) < 5*t.Eager: // name servers have it in seconds
+			return r.Checked.Add(t.Eager / 10)
 		case age < 60*t.Eager:
 			return r.Checked.Add(t.Eager)
 		case age < 3*t.Check:
