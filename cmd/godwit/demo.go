@@ -78,6 +78,7 @@ type demoResult struct {
 	Queued     int `json:"queued"`
 	Lost       int `json:"lost"`       // accepted, and neither received, nor reported back, nor queued
 	Duplicates int `json:"duplicates"` // received more than once
+	Unsigned   int `json:"unsigned"`   // received without the application's DKIM signatures, or with broken ones
 
 	Seconds           float64 `json:"seconds"` // until the last outcome
 	MessagesPerSecond float64 `json:"messages_per_second"`
@@ -119,7 +120,11 @@ func (a *app) demo(ctx context.Context, f demoFlags) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	run := &demoRun{a: a, flags: f, dir: dir, accepted: make(map[string]bool)}
 	run.story = newStory(filepath.Join(dir, "events", "current.jsonl"))
-	if run.world, err = newWorld(); err != nil {
+	keys, err := newDemoKeys(dir)
+	if err != nil {
+		return err
+	}
+	if run.world, err = newWorld(keys); err != nil {
 		return err
 	}
 	defer run.world.close()
@@ -169,6 +174,7 @@ func (r *demoRun) makeDaemon() error {
 	}}
 	cfg.HTTP.Address = "127.0.0.1:0"
 	cfg.DNS.Servers = []string{r.world.dns.Addr().String()}
+	cfg.DKIM.Keys = r.world.keys.config
 	d := &cfg.Delivery
 	d.Port = r.world.port
 	d.AllowedNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
@@ -220,6 +226,9 @@ func (r *demoRun) play(ctx context.Context) error {
 	case res.Lost > 0 || res.Duplicates > 0:
 		return fmt.Errorf("%s lost and %s: this must not happen, please report it",
 			count(res.Lost, "message", "messages"), count(res.Duplicates, "duplicate", "duplicates"))
+	case res.Unsigned > 0:
+		return fmt.Errorf("%s without signatures that hold: this must not happen, please report it",
+			count(res.Unsigned, "message arrived", "messages arrived"))
 	case res.Queued > 0:
 		return fmt.Errorf("%s had no outcome after %s: is this machine very busy?", count(res.Queued, "message", "messages"),
 			took.Round(time.Second))
@@ -236,6 +245,7 @@ func (r *demoRun) introduce() {
 	for _, p := range r.world.providers {
 		fmt.Fprintf(w, "  %-16s %s\n", p.domain, p.about)
 	}
+	fmt.Fprintf(w, "\nMail is signed with two DKIM keys of %s, made for this run; the providers look their records up.\n", homeDomain)
 	fmt.Fprintf(w, "\nThe server is the real one; only its retries are scaled by %d: a minute is a second here,\n"+
 		"and messages are given up after %s instead of 72 hours.\n\n", demoScale, short(r.flags.maxAge()))
 }
@@ -357,7 +367,7 @@ func (r *demoRun) judge() demoResult {
 		Delivered: s.outcomes["delivered"], Bounced: s.outcomes["bounced"], Expired: s.outcomes["expired"],
 		Suppressed: s.outcomes["suppressed"], Cancelled: s.outcomes["cancelled"], Queued: s.open(),
 	}
-	res.Lost = max(unseen-res.Queued, 0)
+	res.Lost, res.Unsigned = max(unseen-res.Queued, 0), r.world.unsigned
 	for _, n := range r.world.received {
 		res.Duplicates += n - 1
 	}
@@ -401,11 +411,15 @@ func (r *demoRun) summarize(ctx context.Context, res demoResult) error {
 	row(res.Queued, "queued", "still waiting", false)
 	row(res.Lost, "lost", "", true)
 	row(res.Duplicates, "duplicates", "", true)
+	row(res.Unsigned, "unsigned", "received without signatures that hold", false)
 	row(res.rejected, "not accepted", "refused when it was submitted", false)
 	b.WriteString(table(rows, 0))
 	if d := r.story.deferrals; d > 0 {
 		fmt.Fprintf(&b, "\nOn the way, %s answered with \"later\" or not at all, and put off.\n",
 			count(d, "attempt was", "attempts were"))
+	}
+	if res.Delivered > 0 && res.Unsigned == 0 {
+		fmt.Fprintf(&b, "\nWhat was delivered had signatures by RSA and by Ed25519, and all of them hold.\n")
 	}
 	if res.reports > 0 {
 		fmt.Fprintf(&b, "%s back to %s in reports that people understand.\n",

@@ -63,17 +63,19 @@ type world struct {
 	providers []*provider
 	port      int
 	dns       *dnstest.Server
+	keys      *demoKeys
 	listeners []net.Listener
 
 	mu       sync.Mutex
 	received map[string]int // token and recipient: how often a sink took it
 	reported map[string]int // token and recipient: how often a report of its failure came back
+	unsigned int            // what came in without signatures that hold
 	odd      []string       // what came back and was no report
 }
 
 // newWorld opens sockets and starts nothing. All mail hosts share one port, as they do on the internet.
-func newWorld() (*world, error) {
-	w := &world{providers: providers(), received: make(map[string]int), reported: make(map[string]int)}
+func newWorld(keys *demoKeys) (*world, error) {
+	w := &world{providers: providers(), keys: keys, received: make(map[string]int), reported: make(map[string]int)}
 	for _, p := range w.providers {
 		o := smtptest.SinkOptions{Script: p.script, KeepBody: true, OnMessage: w.note}
 		o.Script.Hostname = "mx." + p.domain
@@ -141,7 +143,7 @@ func (w *world) zones() string {
 		}
 		fmt.Fprintf(&b, "%[1]s. 300 IN MX 10 mx.%[1]s.\nmx.%[1]s. 300 IN A %[2]s\n", p.domain, p.address)
 	}
-	return b.String()
+	return b.String() + w.keys.zone()
 }
 
 // run serves until ctx ends.
@@ -181,12 +183,18 @@ func (w *world) note(r *smtptest.Received) {
 	if !r.Accepted {
 		return
 	}
-	token := tokenOf(r.Body)
+	token, signed := tokenOf(r.Body), true
+	if r.From != "" && r.From != "<>" { // reports are of another domain
+		signed = w.keys.hold(r.Body)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, to := range r.Recipients {
 		if !strings.HasSuffix(to, "@"+homeDomain) {
 			w.received[token+" "+to]++
+			if !signed {
+				w.unsigned++
+			}
 			continue
 		}
 		report, err := dsn.Parse(r.Body)
