@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -325,4 +326,24 @@ func TestKinds(t *testing.T) {
 		}
 		seen[k.String()] = true
 	}
+}
+
+// FuzzURL: what is let through is HTTPS to a port that may be asked, and names a host.
+func FuzzURL(f *testing.F) {
+	for _, u := range []string{"https://example.com/", "https://example.com:8443/a?b#c", "https://[2001:db8::1]/", "https://user@example.com", "https://example.com:443:443/", "https://%65xample.com/", "HTTPS://EXAMPLE.COM"} {
+		f.Add(u)
+	}
+	c, err := fetch.New(fetch.Options{Resolver: &names{}, Ports: []uint16{443, 8443}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if c.CheckURL(text) != nil {
+			return
+		}
+		u, err := url.Parse(text)
+		if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Port() != "" && u.Port() != "443" && u.Port() != "8443" && strings.TrimLeft(u.Port(), "0") != "443" && strings.TrimLeft(u.Port(), "0") != "8443" {
+			t.Fatalf("%q was let through", text)
+		}
+	})
 }
