@@ -67,8 +67,8 @@ func TestDay(t *testing.T) {
 		}
 		time.Sleep(5 * time.Hour)
 		mails := w.sentMails()
-		if len(mails) != 1 || len(w.posts) != 1 {
-			t.Fatalf("%d mails, %d posts, want one each", len(mails), len(w.posts))
+		if len(mails) != 1 || len(w.sentPosts()) != 1 {
+			t.Fatalf("%d mails, %d posts, want one each", len(mails), len(w.sentPosts()))
 		}
 		m := mails[0]
 		if m.m.Recipients[0].Path != (smtp.Path{Local: "tls", Domain: "rcpt.test"}) || m.m.Recipients[0].Notify != smtp.NotifyNever {
@@ -94,7 +94,7 @@ func TestDay(t *testing.T) {
 		if len(f) != 1 || f[0].Sessions != 2 || f[0].Type != tlsrpt.CertificateExpired || f[0].ReceivingIP != "198.51.100.7" {
 			t.Errorf("failures %+v", f)
 		}
-		p := w.posts[0]
+		p := w.sentPosts()[0]
 		if p.url != "https://rcpt.test/report" || p.contentType != "application/tlsrpt+gzip" || !bytes.HasPrefix(p.body, []byte{0x1f, 0x8b}) {
 			t.Errorf("post %+v", p)
 		}
@@ -122,17 +122,17 @@ func TestTries(t *testing.T) {
 		w.postErr = errDown
 		w.Record(result("rcpt.test", ""))
 		time.Sleep(24*time.Hour + 12*time.Minute)
-		if n := len(w.posts); n < 1 || len(w.sentMails()) != 1 {
+		if n := len(w.sentPosts()); n < 1 || len(w.sentMails()) != 1 {
 			t.Fatalf("%d posts, %d mails", n, len(w.sentMails()))
 		}
 		time.Sleep(26 * time.Hour)
-		n := len(w.posts)
+		n := len(w.sentPosts())
 		if n < 8 || n > 15 || len(w.sentMails()) != 1 {
 			t.Errorf("%d posts over a day, %d mails, want about ten and one", n, len(w.sentMails()))
 		}
 		time.Sleep(26 * time.Hour)
-		if len(w.posts) != n {
-			t.Errorf("tried after a day: %d posts became %d", n, len(w.posts))
+		if len(w.sentPosts()) != n {
+			t.Errorf("tried after a day: %d posts became %d", n, len(w.sentPosts()))
 		}
 		list, err := w.Outgoing(t.Context(), 0)
 		if err != nil || list.Sent[0].State != "sent" || list.Sent[0].To[1].State != "failed" || list.Sent[0].To[1].Problem != "down" {

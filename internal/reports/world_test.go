@@ -144,6 +144,12 @@ func (w *world) sentMails() []mail {
 	return slices.Clone(w.mails)
 }
 
+func (w *world) sentPosts() []post {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.posts)
+}
+
 func (w *world) keys(prefix string) []string {
 	w.t.Helper()
 	var list []string
