@@ -217,6 +217,7 @@ func newDeliverer(d *Daemon, cfg *config.Config, r *running) (*delivery.Delivere
 		Resolver:        r.resolver,
 		Routes:          list,
 		TLS:             demands,
+		Roots:           d.o.Internet.Roots,
 		Policies:        r.transport.published(),
 		Recorder:        d.recorder(r.reports),
 		Floors:          r.transport.floors,
