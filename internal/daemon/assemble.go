@@ -162,7 +162,8 @@ func (r *running) stop(drain time.Duration, failed bool) error {
 	for _, in := range r.d.inlets {
 		errs = append(errs, in.part.end())
 	}
-	errs = append(errs, r.door.end(), r.parts.deliver.end(), r.parts.reports.end(), r.parts.transport.end(), r.public.end(), r.admin.end(), r.parts.events.end(), r.parts.spool.end(),
+	errs = append(errs, r.door.end(), r.parts.deliver.end(), r.parts.reports.end(), r.parts.transport.end(), r.public.end(),
+		r.admin.end(), r.parts.events.end(), r.parts.spool.end(),
 		r.spool.Close())
 	return errors.Join(errs...)
 }
