@@ -9,16 +9,36 @@ import (
 	"github.com/godwit-mta/godwit/internal/spool"
 )
 
-// leastClaim is how many entries a claim asks for however full the windows are. Each attempt in flight can take them beyond
-// their bounds by so many.
-const leastClaim = 16
+const (
+	// leastClaim is how many entries a claim asks for though the windows are full, so that the look into the index pays.
+	// Who claimed them makes the attempts one after the other (staysLocked), so that each slot takes the windows beyond
+	// their bounds by so many at most.
+	leastClaim = 16
+	// longestTurn is how long a worker may stay with a queue for that.
+	longestTurn = time.Second
+)
+
+// tightLocked reports whether the windows are as full as they should be for q.
+func (s *Scheduler) tightLocked(q *queue) bool {
+	return s.mu.entries+s.mu.claiming >= s.o.WindowTotal || q.tenant.entries+q.tenant.claiming >= s.o.WindowTotal/2
+}
+
+// staysLocked reports whether a worker keeps its slot though others stand in line: while the windows are full, what was
+// claimed is done before more is claimed for others, or each queue there is would come to hold some of it.
+func (s *Scheduler) staysLocked(w *worker, now time.Time) bool {
+	q := w.queue
+	return q.groups > 0 && w.attempts < leastClaim && now.Sub(w.began) < longestTurn && s.tightLocked(q) && q.ready(now)
+}
 
 // claimLocked claims due entries of q into its window. The lock is given up meanwhile; q.claiming keeps others away.
 func (s *Scheduler) claimLocked(q *queue, now time.Time) {
 	room := s.o.WindowTotal - s.mu.entries - s.mu.claiming
 	limit := min(s.o.Claim, room, s.o.WindowTotal/2-q.tenant.entries-q.tenant.claiming)
-	// A worker in want of work always gets some, and enough that the look into the index pays.
-	limit = max(limit, min(s.o.Claim, leastClaim))
+	least := leastClaim // a worker in want of work always gets some
+	if s.mu.entries+s.mu.claiming > s.o.WindowTotal+leastClaim*s.mu.settings.Attempts {
+		least = 1 // attempts take too long for one to have its turn with all of it
+	}
+	limit = max(limit, min(s.o.Claim, least))
 	if q.health.failures > 0 {
 		limit = 1 // a probe
 	}
@@ -102,13 +122,18 @@ func (s *Scheduler) unruledLocked(entries []*spool.Entry) (free, held []*spool.E
 func groups(entries []*spool.Entry) []group {
 	var out []group
 	place := make(map[*spool.Message]int, len(entries))
-	for i, e := range entries {
-		if at, ok := place[e.Message]; ok {
-			out[at].entries = append(out[at].entries, e)
-			continue
+	for len(entries) > 0 {
+		m, n := entries[0].Message, 1
+		for n < len(entries) && entries[n].Message == m {
+			n++
 		}
-		place[e.Message] = len(out)
-		out = append(out, group{message: e.Message, entries: entries[i : i+1 : i+1], spread: spread(e.Message)})
+		if at, ok := place[m]; ok {
+			out[at].entries = append(out[at].entries, entries[:n]...)
+		} else {
+			place[m] = len(out)
+			out = append(out, group{message: m, entries: entries[:n:n], spread: spread(m)})
+		}
+		entries = entries[n:]
 	}
 	return out
 }

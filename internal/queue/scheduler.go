@@ -339,7 +339,7 @@ func (s *Scheduler) engageLocked(q *queue, now time.Time) {
 		return
 	}
 	w := s.workerLocked()
-	s.acquireLocked(w, q)
+	s.acquireLocked(w, q, now)
 	q.waking = true
 	w.wake <- q
 }
@@ -395,8 +395,8 @@ func (s *Scheduler) pickAllLocked(now time.Time) {
 	}
 }
 
-func (s *Scheduler) acquireLocked(w *worker, q *queue) {
-	w.queue, w.class = q, q.class
+func (s *Scheduler) acquireLocked(w *worker, q *queue, now time.Time) {
+	w.queue, w.class, w.began, w.attempts = q, q.class, now, 0
 	q.active++
 	q.tenant.active++
 	q.tenant.shares[w.class]++

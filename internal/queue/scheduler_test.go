@@ -460,6 +460,47 @@ func TestWindowsAreBounded(t *testing.T) {
 	})
 }
 
+// Many queues that are due at once do not each come to hold some entries in memory, and are not claimed one by one.
+func TestManyDueQueuesStayWithinTheWindows(t *testing.T) {
+	const total, slots, queues, each = 100, 4, 60, 32
+	for _, takes := range []time.Duration{time.Millisecond, 5 * time.Second} {
+		t.Run(takes.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var b *bench
+				most := 0
+				b = &bench{table: newTable(t)}
+				b.prepare(t, Options{WindowTotal: total, Settings: Settings{Attempts: slots}}, &deliver{
+					f: func(_ context.Context, j *Job) Verdict {
+						b.s.mu.Lock()
+						most = max(most, b.s.mu.entries)
+						b.s.mu.Unlock()
+						time.Sleep(takes)
+						return delivered(j)
+					},
+				})
+				for i := range queues * each {
+					b.put(b.message(fmt.Sprint("t", i%5), fmt.Sprint("d", i%queues)), time.Now())
+				}
+				b.run()
+				defer b.stop()
+				time.Sleep(2 * takes * queues * each / slots)
+				synctest.Wait()
+				if n := b.left(); n != 0 {
+					t.Errorf("%d left", n)
+				}
+				if most > total+2*slots*leastClaim {
+					t.Errorf("%d entries in windows, more than %d and what %d attempts may claim", most, total, slots)
+				}
+				claims := b.claims
+				if claims > queues*each/leastClaim+queues && takes < longestTurn/leastClaim {
+					t.Errorf("%d claims for %d entries", claims, queues*each)
+				}
+			})
+		})
+	}
+}
+
 // Retries of a queue get their turn although fresh mail keeps coming.
 func TestFreshMailDoesNotStarveRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -18,6 +18,9 @@ type worker struct {
 	queue *queue
 	class class // whose share its slot counts in
 
+	began    time.Time // when it came to have its slot
+	attempts int       // those that it began since
+
 	job     Job
 	entries []*spool.Entry // in the attempt under way; nil: none
 	started time.Time
@@ -77,6 +80,7 @@ func (s *Scheduler) serve(w *worker) (home bool) {
 			if w.queue != nil {
 				s.releaseLocked(w)
 			}
+		case w.queue != nil && s.staysLocked(w, time.Now()):
 		case w.queue == nil || !s.mu.lines[proven].empty() || !s.mu.lines[unproven].empty():
 			s.turnLocked(w)
 		}
@@ -100,7 +104,7 @@ func (s *Scheduler) turnLocked(w *worker) {
 		defer s.arrangeLocked(q, now)
 	}
 	if q := s.pickLocked(now); q != nil {
-		s.acquireLocked(w, q)
+		s.acquireLocked(w, q, now)
 	}
 }
 
@@ -139,6 +143,7 @@ func (s *Scheduler) loadLocked(w *worker, q *queue, now time.Time) {
 	w.job.Message, w.job.Key, w.job.Entries = g.message, q.key, entries
 	w.job.Enter("", "", now)
 	w.entries, w.started = entries, now
+	w.attempts++
 }
 
 // finding is what an attempt says about its destination.

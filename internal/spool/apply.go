@@ -28,7 +28,7 @@ func (s *Spool) place(e *entry, state State, due time.Time, notices *[]dueNotice
 		e.HoldReason = ""
 	}
 	if state != Claimed {
-		e.Wish, e.wish = NoWish, Result{}
+		e.Wish, e.wish = NoWish, nil
 	}
 	if state == Claimed {
 		m.claimed++
@@ -137,7 +137,8 @@ func (s *Spool) apply(r *Record, notices *[]dueNotice) {
 		case KindWished:
 			s.touch(e.msg)
 			e.changed = true
-			e.Wish, e.HoldReason, e.wish = c.Wish, c.HoldReason, c.WishResult
+			e.setWish(c)
+			e.HoldReason = c.HoldReason
 		case KindReported:
 			if r.Delay {
 				s.touch(e.msg)

@@ -68,17 +68,22 @@ func (j *nullJournal) Read(context.Context, journal.Position) (journal.Record, e
 }
 func (j *nullJournal) NewReader(journal.Position) (journal.Reader, error) { return nullReader{}, nil }
 func (j *nullJournal) End() journal.Position                              { return journal.Position(j.at.Load() + 1) }
-func (j *nullJournal) Extents() []journal.Extent                          { return nil }
-func (j *nullJournal) ExtentOf(p journal.Position) journal.ExtentID       { return journal.ExtentID(p >> 26) }
-func (j *nullJournal) Remove(context.Context, journal.ExtentID) error     { return nil }
-func (j *nullJournal) Roll(context.Context) error                         { return nil }
-func (j *nullJournal) Owner() string                                      { return "null" }
-func (j *nullJournal) Epoch() uint64                                      { return 1 }
-func (j *nullJournal) Failed() <-chan struct{}                            { return nil }
-func (j *nullJournal) Err() error                                         { return nil }
-func (*nullJournal) Room(int64) error                                     { return nil }
-func (j *nullJournal) Damage() []journal.Damage                           { return nil }
-func (j *nullJournal) Close() error                                       { return nil }
+func (j *nullJournal) Extents() (all []journal.Extent) {
+	for id := range j.ExtentOf(j.End()) + 1 {
+		all = append(all, journal.Extent{ID: id})
+	}
+	return all
+}
+func (j *nullJournal) ExtentOf(p journal.Position) journal.ExtentID   { return journal.ExtentID(p >> 26) }
+func (j *nullJournal) Remove(context.Context, journal.ExtentID) error { return nil }
+func (j *nullJournal) Roll(context.Context) error                     { return nil }
+func (j *nullJournal) Owner() string                                  { return "null" }
+func (j *nullJournal) Epoch() uint64                                  { return 1 }
+func (j *nullJournal) Failed() <-chan struct{}                        { return nil }
+func (j *nullJournal) Err() error                                     { return nil }
+func (*nullJournal) Room(int64) error                                 { return nil }
+func (j *nullJournal) Damage() []journal.Damage                       { return nil }
+func (j *nullJournal) Close() error                                   { return nil }
 
 type nullReader struct{}
 
@@ -316,15 +321,17 @@ func BenchmarkOpen(b *testing.B) {
 
 // cpu reports the processor time of the whole process, since other programs run beside benchmarks.
 func cpu(b *testing.B) (report func()) {
-	used := func() time.Duration {
-		var u syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-			b.Fatal(err)
-		}
-		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	before := used(b)
+	return func() { b.ReportMetric(float64(used(b)-before)/float64(b.N), "cpu-ns/op") }
+}
+
+// used returns the processor time of the whole process.
+func used(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
 	}
-	before := used()
-	return func() { b.ReportMetric(float64(used()-before)/float64(b.N), "cpu-ns/op") }
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func dirSize(dir string) (n int64, err error) {
@@ -338,4 +345,63 @@ func dirSize(dir string) (n int64, err error) {
 		err = fmt.Errorf("index: %w", err)
 	}
 	return n, err
+}
+
+// BenchmarkBacklog is the life of entries that wait, without the journal: they are deferred, made due by an operator while
+// nothing is delivered, then claimed from the index and delivered, queue by queue. SPOOL_BENCH_ENTRIES says how many.
+// It reports the processor time of each step for one entry.
+func BenchmarkBacklog(b *testing.B) {
+	n, _ := strconv.Atoi(os.Getenv("SPOOL_BENCH_ENTRIES"))
+	if n == 0 {
+		n = 50_000
+	}
+	queues := max(1, n/50)
+	body := smtp.BodyOf(make([]byte, 4<<10))
+	var spent [3]time.Duration
+	for b.Loop() {
+		s, stop := benchSpool(b, b.TempDir(), vfs.Default, newNullJournal())
+		var mark time.Duration
+		step := func(i int) {
+			if err := s.Checkpoint(); err != nil {
+				b.Fatal(err)
+			}
+			now := used(b)
+			if i >= 0 {
+				spent[i] += now - mark
+			}
+			mark = now
+		}
+		step(-1)
+		s.SetSink(&settler{s, deferred(time.Now().Add(time.Hour))})
+		ids := message.NewIDs(nil)
+		for i := range n {
+			m := benchMessage(ids, i%queues)
+			if err := s.Accept(context.Background(), m, body); err != nil {
+				b.Fatal(err)
+			}
+		}
+		step(0)
+		if got, err := s.Reschedule(context.Background(), Filter{}, time.Now()); err != nil || got != n {
+			b.Fatalf("%d made due, %v", got, err)
+		}
+		step(1)
+		for left := n; left > 0; {
+			for i := range queues {
+				key := QueueKey{"default", "d" + strconv.Itoa(i%20000) + ".example"}
+				es, err := s.Claim(context.Background(), key, time.Now(), 16, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				left -= len(es)
+				for _, e := range es {
+					s.Settle(&Attempt{Message: e.Message, Entries: []*Entry{e}, Results: []Result{delivered()}}, nil)
+				}
+			}
+		}
+		step(2)
+		stop()
+	}
+	for i, name := range []string{"defer-ns/entry", "due-ns/entry", "deliver-ns/entry"} {
+		b.ReportMetric(float64(spent[i])/float64(b.N*n), name)
+	}
 }

@@ -466,7 +466,7 @@ func (x *index) each(do func(*msg) error) error {
 		return err
 	}
 	defer r.close()
-	for ok := r.iter.First(); ok; ok = r.iter.Valid() {
+	for ok := r.iter.First(); ok; {
 		var id message.ID
 		k := r.iter.Key()
 		if copy(id[:], k[1:]) != len(id) || len(k) != 1+len(id) {
@@ -479,6 +479,12 @@ func (x *index) each(do func(*msg) error) error {
 		}
 		if err := do(m); err != nil {
 			return err
+		}
+		if ok = r.iter.Valid(); ok && len(m.entries) > 0 {
+			last := entryKey(nil, id, m.entries[len(m.entries)-1].Index)
+			if bytes.Equal(r.iter.Key(), last) {
+				ok = r.iter.Next()
+			}
 		}
 	}
 	return r.iter.Error()

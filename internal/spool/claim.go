@@ -10,8 +10,11 @@ import (
 	"github.com/godwit-mta/godwit/message"
 )
 
+// maxScans bounds the claims that read the index at once.
+const maxScans = 16
+
 // Claim gives the caller up to limit entries of a queue that are due, oldest due first; entries of one message stay
-// together when they are due together. Each must be settled or returned. next, if not nil, says when an entry would
+// together when they are due together, for which there may be more than limit, unless that is 1. Each must be settled or returned. next, if not nil, says when an entry would
 // be due again if the caller vanished; it is called with locks held and must call nothing of the spool.
 //
 // The claim is handed to the operating system before Claim returns. After a kill the entries are found claimed and
@@ -21,7 +24,11 @@ func (s *Spool) Claim(ctx context.Context, key QueueKey, now time.Time, limit in
 	if limit <= 0 {
 		return nil, nil
 	}
-	if err := s.lockDue(key, micros(now), limit); err != nil {
+	// More at once would be no faster, and each holds some hundred KiB meanwhile.
+	s.scans <- struct{}{}
+	err := s.lockDue(key, micros(now), limit)
+	<-s.scans
+	if err != nil {
 		return nil, err
 	}
 	o := s.begin()
@@ -59,7 +66,8 @@ func (s *Spool) Claim(ctx context.Context, key QueueKey, now time.Time, limit in
 	return entries, nil
 }
 
-// take collects due entries and takes them out of the heap.
+// take collects due entries and takes them out of the heap. Once one entry of a message is claimed all of the message
+// stays in memory: taking the others by and by would read it from the index as many times.
 func (o *op) take(q *queue, now int64, limit int) {
 	var last *msg
 	for len(o.changes) < limit && len(q.heap) > 0 && q.heap[0].due <= now {
@@ -72,7 +80,7 @@ func (o *op) take(q *queue, now int64, limit int) {
 		last = e.msg
 		for i := range last.entries {
 			other := &last.entries[i]
-			if len(o.changes) < limit && other.heap >= 0 && other.queue == q && other.due <= now {
+			if limit > 1 && other.heap >= 0 && other.queue == q && other.due <= now {
 				q.remove(other)
 				o.change(other)
 			}
@@ -252,7 +260,7 @@ func (o *op) grant(c *Change, now time.Time) {
 	case WishHold:
 		c.HoldReason = e.HoldReason
 	case WishFinish:
-		c.Result, c.Attempts = e.wish, e.Attempts
+		c.Result, c.Attempts = *e.wish, e.Attempts
 	default:
 		c.Due = now
 	}

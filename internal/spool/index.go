@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/godwit-mta/godwit/internal/journal"
@@ -115,6 +114,10 @@ var (
 // carry marks that errors.Is does not see).
 func damaged(err error) bool { return errors.Is(err, errDamaged) || pebble.IsCorruptionError(err) }
 
+// indexBlock is the size of the blocks of a table's own index: large enough that a table has one, and no index of them.
+// There are no filters, since all that is looked up by its key is there.
+const indexBlock = 256 << 10
+
 // openIndex opens or makes the database. Its writes are not synced: after a crash it is what it was at some
 // checkpoint, at least the one before the last sync.
 func openIndex(o indexOptions) (*index, error) {
@@ -129,6 +132,7 @@ func openIndex(o indexOptions) (*index, error) {
 		MemTableSize:                o.memtable,
 		MemTableStopWritesThreshold: 3,
 		L0CompactionThreshold:       4,
+		LBaseMaxBytes:               256 << 20, // an index of a million entries has one level less to go through
 		MaxOpenFiles:                500,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 		Logger:                      logger,
@@ -138,8 +142,9 @@ func openIndex(o indexOptions) (*index, error) {
 		o.logger.Error("the spool's index is damaged", "file", info.Path, "error", info.Details)
 		o.damaged()
 	}}
+	opts.Experimental.ReadSamplingMultiplier = -1 // due mail is read once, from all over: no reason to compact what it lies in
 	for i := range opts.Levels {
-		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		opts.Levels[i].IndexBlockSize = indexBlock
 	}
 	// Locked apart, so that an index in use is not taken for a damaged one.
 	lock, err := pebble.LockDirectory(o.dir, o.fs)
@@ -294,7 +299,11 @@ func extentKey(b []byte, id journal.ExtentID) []byte {
 }
 
 // messageReader reads messages of the index as they were when it was made.
-type messageReader struct{ iter *pebble.Iterator }
+type messageReader struct {
+	iter  *pebble.Iterator
+	key   []byte
+	inRow bool // most messages are asked for one after the other
+}
 
 func (x *index) reader() (*messageReader, error) {
 	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyMessage}, UpperBound: []byte{keyMessage + 1}})
@@ -306,19 +315,23 @@ func (x *index) reader() (*messageReader, error) {
 
 func (r *messageReader) close() error { return r.iter.Close() }
 
-// fetch returns a message with its entries, nil if the index does not have it.
+// fetch returns a message with its entries, nil if the index does not have it. Messages in the order of their ids are
+// found fastest.
 func (r *messageReader) fetch(id message.ID) (*msg, error) {
-	key := messageKey(make([]byte, 0, 1+len(id)), id)
-	// After the message before, in the order of ids, the iterator stands on this one.
-	if !r.iter.Valid() || string(r.iter.Key()) != string(key) {
-		if !r.iter.SeekGE(key) || string(r.iter.Key()) != string(key) {
-			return nil, r.iter.Error()
-		}
+	r.key = messageKey(r.key[:0], id)
+	if !r.step() && (!r.iter.SeekGE(r.key) || string(r.iter.Key()) != string(r.key)) {
+		return nil, r.iter.Error()
 	}
 	return r.current(id)
 }
 
-// current reads the message that the iterator stands on and leaves it after the message's last entry.
+// step reports whether the message of r.key follows the one that was read before, and goes there.
+func (r *messageReader) step() bool {
+	return r.inRow && r.iter.Valid() && (string(r.iter.Key()) == string(r.key) ||
+		string(r.iter.Key()) < string(r.key) && r.iter.Next() && string(r.iter.Key()) == string(r.key))
+}
+
+// current reads the message that the iterator stands on and leaves it on the message's last entry, or behind it.
 func (r *messageReader) current(id message.ID) (*msg, error) {
 	v, err := r.iter.ValueAndErr()
 	if err != nil {
@@ -335,7 +348,8 @@ func (r *messageReader) current(id message.ID) (*msg, error) {
 	}
 	m.inIndex, m.indexPos = true, m.pos
 	m.entries = make([]entry, 0, min(len(m.Recipients), 4))
-	for r.iter.Next() {
+	// Not a key further than needed: what follows may be the graves of a thousand messages.
+	for last := len(m.Recipients) - 1; (len(m.entries) == 0 || m.entries[len(m.entries)-1].Index < last) && r.iter.Next(); {
 		k := r.iter.Key()
 		if len(k) != 1+len(id)+4 || string(k[1:1+len(id)]) != string(id[:]) {
 			break
@@ -346,8 +360,7 @@ func (r *messageReader) current(id message.ID) (*msg, error) {
 		d := decoder{s: string(v)}
 		c := Change{Message: m.Message}
 		d.change(&c, nil)
-		if d.err != nil || c.Index >= len(m.Recipients) || c.State == 0 ||
-			c.Index != int(binary.BigEndian.Uint32(k[1+len(id):])) {
+		if d.err != nil || c.Index > last || c.State == 0 || c.Index != int(binary.BigEndian.Uint32(k[1+len(id):])) {
 			return nil, fmt.Errorf("%w: entry %s.%d in the index", errDamaged, id, c.Index)
 		}
 		m.entries = append(m.entries, entry{})

@@ -3,6 +3,7 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/godwit-mta/godwit/message"
 )
@@ -78,7 +79,7 @@ func (s *Spool) read(ids []message.ID) ([]*msg, error) {
 	s.mu.Lock()
 	err := s.mu.err
 	for i, id := range ids {
-		if s.mu.msgs[id] == nil && (i == 0 || id != ids[i-1]) {
+		if s.mu.msgs[id] == nil && (i == 0 || id != ids[i-1]) { // most of the repeated ones; the rest after sorting
 			missing = append(missing, id)
 		}
 	}
@@ -86,6 +87,8 @@ func (s *Spool) read(ids []message.ID) ([]*msg, error) {
 	if err != nil || len(missing) == 0 {
 		return nil, err
 	}
+	slices.SortFunc(missing, message.ID.Compare)
+	missing = slices.Compact(missing)
 	r, err := s.index.reader()
 	if err != nil {
 		return nil, s.indexError(err)

@@ -67,7 +67,8 @@ func Open(ctx context.Context, o Options) (*Spool, error) {
 }
 
 func newSpool(o Options) *Spool {
-	s := &Spool{opts: o, journal: o.Journal, kick: make(chan struct{}, 1), failed: make(chan struct{})}
+	s := &Spool{opts: o, journal: o.Journal, kick: make(chan struct{}, 1), failed: make(chan struct{}),
+		scans: make(chan struct{}, maxScans)}
 	s.mu.answered = sync.NewCond(&s.mu)
 	s.mu.msgs = make(map[message.ID]*msg)
 	s.mu.queues = make(map[QueueKey]*queue)

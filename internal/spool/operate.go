@@ -2,6 +2,7 @@ package spool
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -112,48 +113,111 @@ func (o *op) each(es []*entry, k kind, now time.Time, pass func(*entry) bool) fu
 	}
 }
 
-// operate makes a change of all entries that a filter selects, some hundred at a time, each durable before the next
-// begins.
-func (s *Spool) operate(ctx context.Context, f Filter, fill func(o *op, es []*entry, now time.Time)) (int, error) {
+// maxUnderWay bounds the chunks of one bulk change that wait to become durable.
+const maxUnderWay = 4
+
+// operate makes a change of all entries that a filter selects, some hundred at a time, and returns when all of it is
+// durable.
+func (s *Spool) operate(ctx context.Context, f Filter, fill func(o *op, es []*entry, now time.Time)) (done int, err error) {
 	match := newMatcher(f)
-	done := 0
-	var chunk []EntryID
-	flush := func() error {
-		n, err := s.operateOn(ctx, match, chunk, fill)
-		done += n
-		chunk = chunk[:0]
-		return err
+	var underWay []*op
+	land := func(most int) (first error) {
+		for len(underWay) > most {
+			n := len(underWay[0].changes)
+			if err := s.wait(underWay[0]); err == nil {
+				done += n
+			} else if first == nil {
+				first = err
+			}
+			underWay = underWay[1:]
+		}
+		return first
 	}
-	for e, err := range s.selected(ctx, match, EntryID{}) {
+	defer func() { err = errors.Join(err, land(0)) }()
+	var c chunk
+	flush := func() error {
+		o, err := s.operateOn(ctx, match, &c, fill)
+		c.reset()
+		if o != nil {
+			underWay = append(underWay, o)
+		}
+		return errors.Join(err, land(maxUnderWay-1))
+	}
+	v := viewer{spool: s}
+	defer v.close()
+	for e, err := range v.selected(ctx, match, EntryID{}) {
 		if err != nil {
 			return done, err
 		}
-		if chunk = append(chunk, e.ID()); len(chunk) >= maxChunk {
+		if c.add(e, &v); len(c.ids) >= maxChunk {
 			if err := flush(); err != nil {
 				return done, err
 			}
 		}
 	}
-	return done, flush()
+	err = flush()
+	return done, err
 }
 
-func (s *Spool) operateOn(ctx context.Context, match *matcher, ids []EntryID,
-	fill func(o *op, es []*entry, now time.Time)) (int, error) {
-	if len(ids) == 0 {
-		return 0, nil
+// chunk is entries of a bulk change, with what was read to find them.
+type chunk struct {
+	ids       []EntryID
+	read      []*msg // those of their messages that only the index had
+	evictions uint64 // when they were looked at: until the next one what was read is true
+	stale     bool   // there was one in between
+}
+
+func (c *chunk) reset() {
+	clear(c.read)
+	*c = chunk{ids: c.ids[:0], read: c.read[:0]}
+}
+
+func (c *chunk) add(e *entry, v *viewer) {
+	if len(c.ids) == 0 {
+		c.evictions = v.seen
+	}
+	c.stale = c.stale || c.evictions != v.seen
+	c.ids = append(c.ids, e.ID())
+	if n := len(c.read); v.read != nil && (n == 0 || c.read[n-1] != v.read) {
+		c.read = append(c.read, v.read)
+	}
+}
+
+// loadChunk is load for the messages of a chunk, which reads none again that is still true.
+func (s *Spool) loadChunk(c *chunk) error {
+	if err := s.hold(); err != nil {
+		return err
+	}
+	if c.stale || c.evictions != s.evictions {
+		s.gate.RUnlock()
+		messages := make([]message.ID, len(c.ids))
+		for i, id := range c.ids {
+			messages[i] = id.Message
+		}
+		return s.load(messages)
+	}
+	s.lockWith(c.read)
+	if err := s.mu.err; err != nil {
+		s.unload()
+		return err
+	}
+	return nil
+}
+
+// operateOn changes the entries of a chunk. It returns the change, to be waited for; nil if there is none.
+func (s *Spool) operateOn(ctx context.Context, match *matcher, c *chunk,
+	fill func(o *op, es []*entry, now time.Time)) (*op, error) {
+	if len(c.ids) == 0 {
+		return nil, nil
 	}
 	if err := s.roomFor(ctx); err != nil {
-		return 0, err
+		return nil, err
 	}
-	messages := make([]message.ID, len(ids))
-	for i, id := range ids {
-		messages[i] = id.Message
+	if err := s.loadChunk(c); err != nil {
+		return nil, err
 	}
-	if err := s.load(messages); err != nil {
-		return 0, err
-	}
-	var es []*entry
-	for _, id := range ids {
+	es := make([]*entry, 0, len(c.ids))
+	for _, id := range c.ids {
 		if m := s.mu.msgs[id.Message]; m != nil {
 			if e := m.find(id.Index); e != nil && !e.gone && match.matches(&e.Entry) { // things may have changed since
 				es = append(es, e)
@@ -163,19 +227,15 @@ func (s *Spool) operateOn(ctx context.Context, match *matcher, ids []EntryID,
 	o := s.begin()
 	o.waited = true
 	fill(o, es, time.Now())
-	n := len(o.changes)
-	if n == 0 {
+	if len(o.changes) == 0 {
 		s.unload()
 		s.end(o)
-		return 0, nil
+		return nil, nil
 	}
 	notices := s.submit(o)
 	s.gate.RUnlock()
 	s.tell(notices)
-	if err := s.wait(o); err != nil {
-		return 0, err
-	}
-	return n, nil
+	return o, nil
 }
 
 // roomFor waits while the overlay is far too large, as bulk changes may make it.

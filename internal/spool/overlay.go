@@ -39,14 +39,14 @@ type msg struct {
 type entry struct {
 	Entry
 	msg     *msg
-	queue   *queue // while it is not final
-	due     int64  // Entry.Due in microseconds
-	heap    int    // place in queue.heap, -1: none
-	gone    bool   // final, and nothing is to be reported
-	report  bool   // final, and the sender is to be told
-	changed bool   // the index does not have its state
-	taken   bool   // a change of it is being put together
-	wish    Result // of WishFinish
+	queue   *queue  // while it is not final
+	due     int64   // Entry.Due in microseconds
+	heap    int     // place in queue.heap, -1: none
+	gone    bool    // final, and nothing is to be reported
+	report  bool    // final, and the sender is to be told
+	changed bool    // the index does not have its state
+	taken   bool    // a change of it is being put together
+	wish    *Result // of WishFinish; nil otherwise, nearly always
 
 	key indexKey // what the index holds of it
 }
@@ -281,17 +281,30 @@ func (e *entry) full(c *Change) {
 	e.State, e.Due, e.due = c.State, c.Due, micros(c.Due)
 	e.Attempts, e.LastAttempt, e.Last = c.Attempts, c.LastAttempt, c.Result
 	e.HoldReason, e.DelayReported, e.Interrupted = c.HoldReason, c.DelayReported, c.Interrupted
-	e.Wish, e.wish = c.Wish, c.WishResult
+	e.setWish(c)
 	e.heap = -1
+}
+
+// setWish takes over the wish of a change.
+func (e *entry) setWish(c *Change) {
+	e.Wish, e.wish = c.Wish, nil
+	if c.Wish == WishFinish {
+		r := c.WishResult
+		e.wish = &r
+	}
 }
 
 // whole returns the state of an entry for a moved or carried record or the index.
 func (e *entry) whole() Change {
-	return Change{
+	c := Change{
 		Message: e.Message, Index: e.Index, State: e.State, Due: e.Due, Attempts: e.Attempts, LastAttempt: e.LastAttempt,
 		Result: e.Last, HoldReason: e.HoldReason, Interrupted: e.Interrupted, DelayReported: e.DelayReported,
-		Wish: e.Wish, WishResult: e.wish,
+		Wish: e.Wish,
 	}
+	if e.wish != nil {
+		c.WishResult = *e.wish
+	}
+	return c
 }
 
 // recount computes what the entries' states imply.

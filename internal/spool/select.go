@@ -273,6 +273,8 @@ type viewer struct {
 	spool     *Spool
 	reader    *messageReader
 	evictions uint64 // when reader was made
+	seen      uint64 // evictions at the last look
+	read      *msg   // what the last look found in the index; nil: in memory, or nothing
 }
 
 func (v *viewer) close() {
@@ -289,6 +291,7 @@ func (v *viewer) view(id message.ID) (*msg, error) {
 		return nil, err
 	}
 	defer s.gate.RUnlock() // nothing leaves the overlay meanwhile
+	v.seen, v.read = s.evictions, nil
 	s.mu.Lock()
 	if m := s.mu.msgs[id]; m != nil {
 		c := &msg{Message: m.Message, entries: slices.Clone(m.entries), pos: m.pos, left: m.left, claimed: m.claimed,
@@ -306,6 +309,7 @@ func (v *viewer) view(id message.ID) (*msg, error) {
 		if v.reader, err = s.index.reader(); err != nil {
 			return nil, s.indexError(err)
 		}
+		v.reader.inRow = true
 		v.evictions = s.evictions
 	}
 	m, err := v.reader.fetch(id)
@@ -315,6 +319,7 @@ func (v *viewer) view(id message.ID) (*msg, error) {
 	case m == nil || len(m.entries) == 0:
 		return nil, ErrNotFound
 	}
+	v.read = m
 	return m, nil
 }
 
@@ -361,8 +366,23 @@ func (s *Spool) selected(ctx context.Context, f *matcher, after EntryID) iter.Se
 	return func(yield func(*Entry, error) bool) {
 		v := viewer{spool: s}
 		defer v.close()
+		for e, err := range v.selected(ctx, f, after) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(e.copyOf(), nil) {
+				return
+			}
+		}
+	}
+}
+
+// selected gives all entries that match, as parts of views of their messages.
+func (v *viewer) selected(ctx context.Context, f *matcher, after EntryID) iter.Seq2[*entry, error] {
+	return func(yield func(*entry, error) bool) {
 		var m *msg // neighbours are often of one message
-		for c, err := range s.candidates(ctx, &f.Filter, after) {
+		for c, err := range v.spool.candidates(ctx, &f.Filter, after) {
 			if err != nil {
 				yield(nil, err)
 				return
@@ -383,7 +403,7 @@ func (s *Spool) selected(ctx context.Context, f *matcher, after EntryID) iter.Se
 				if e.gone || c.index >= 0 && e.Index != c.index || c.index < 0 && c.id == after.Message && e.Index <= after.Index {
 					continue
 				}
-				if f.matches(&e.Entry) && !yield(e.copyOf(), nil) {
+				if f.matches(&e.Entry) && !yield(e, nil) {
 					return
 				}
 			}

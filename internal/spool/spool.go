@@ -25,6 +25,7 @@ type Spool struct {
 	ops     sync.Pool
 	kick    chan struct{} // asks Run for a checkpoint
 	failed  chan struct{} // closed when mu.err is set
+	scans   chan struct{} // one token for each claim that reads the index
 
 	// turn is held by whoever writes the index or removes extents.
 	turn sync.Mutex

@@ -216,6 +216,7 @@ func (f *filling) drain(ctx context.Context, b *bench, s *server, address string
 	if err != nil {
 		return err
 	}
+	b.note("  the sink is up")
 	began := time.Now()
 	asking, giveUp := context.WithCancel(ctx)
 	defer giveUp()
