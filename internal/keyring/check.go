@@ -59,9 +59,6 @@ func (s sighting) contradicts() bool { return s.count(missing)+s.count(different
 // gone says that no place shows a record, for certain.
 func (s sighting) gone() bool { return len(s) > 0 && s.count(missing) == len(s) }
 
-// revoked says that no place shows a record with a key, for certain.
-func (s sighting) revoked() bool { return len(s) > 0 && s.count(missing)+s.count(empty) == len(s) }
-
 // problem says in words what is wrong; empty: nothing.
 func (s sighting) problem() string {
 	var list []string

@@ -58,7 +58,8 @@ func (k *Keyring) Findings() []Finding {
 			case !strong[house] && r.Algorithm == RSA:
 				what = "; only Ed25519 signs, which many receivers do not verify"
 			}
-			add(r.Bad, !signing[house], "put its record into DNS: "+records, "the key does not sign, since DNS does not show its record: %s%s", orUnseen(r.Problem), what)
+			add(r.Bad, !signing[house], "put its record into DNS: "+records, "the key does not sign, since DNS does not show its record: %s%s",
+				orUnseen(r.Problem), what)
 		case r.State != Signing && !r.Bad.IsZero() && r.State == Retiring:
 			add(r.Bad, false, "put it back: "+records, "mail that the key signed is still under way, and DNS does not show its record: %s", r.Problem)
 		case !r.Unknown.IsZero() && now.Sub(r.Unknown) >= k.o.Times.Check && !r.Good.IsZero():

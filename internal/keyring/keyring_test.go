@@ -357,7 +357,8 @@ func TestStatic(t *testing.T) {
 	if got := selector(); got != "old" {
 		t.Errorf("%q signs after a reload that failed", got)
 	}
-	if _, err := k.Import(t.Context(), Imported{Domain: "example.com", Selector: "old", Private: []byte("nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=")}); !errors.Is(err, ErrExists) {
+	again := Imported{Domain: "example.com", Selector: "old", Private: []byte("nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=")}
+	if _, err := k.Import(t.Context(), again); !errors.Is(err, ErrExists) {
 		t.Errorf("%v", err)
 	}
 }

@@ -71,7 +71,8 @@ zone:
 		{"secondary", k.secondary, "    master: primary\n    refresh-min-interval: 2s\n    refresh-max-interval: 2s\n"},
 	} {
 		home := filepath.Join(dir, s.name)
-		file := write(t, filepath.Join(home, "knot.conf"), fmt.Sprintf(config, home, knotAddress(s.listen), k.keyName, k.secret, knotAddress(k.primary), zone, s.zone))
+		text := fmt.Sprintf(config, home, knotAddress(s.listen), k.keyName, k.secret, knotAddress(k.primary), zone, s.zone)
+		file := write(t, filepath.Join(home, "knot.conf"), text)
 		p := launch(t, home, "knot-"+s.name, "env", "LD_PRELOAD="+library[0], "FAKETIME_TIMESTAMP_FILE="+clockFile, "FAKETIME_NO_CACHE=1",
 			"FAKETIME_DONT_FAKE_MONOTONIC=1", "knotd", "-c", file)
 		p.await(t, "socket at "+s.listen, func() bool {
