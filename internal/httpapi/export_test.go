@@ -6,7 +6,7 @@ func Routes(o Options) (list []struct {
 	Role    Role
 	Tenants bool
 }) {
-	h := &handler{server: o.Server, auditor: o.Auditor, directory: o.Directory, limits: o.Limits, doctor: o.Doctor}
+	h := &handler{server: o.Server, auditor: o.Auditor, directory: o.Directory, limits: o.Limits, doctor: o.Doctor, dkim: o.DKIM}
 	for _, t := range h.routes() {
 		list = append(list, struct {
 			Pattern string
