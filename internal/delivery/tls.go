@@ -52,7 +52,7 @@ func ParseLevel(word string) (Level, error) {
 	return 0, fmt.Errorf("delivery: %q is no level of TLS", word)
 }
 
-// Pin is the SHA-256 of a host's public key (SubjectPublicKeyInfo), as in RFC 7858, 4.2.
+// Pin is the SHA-256 of a host's public key (SubjectPublicKeyInfo).
 type Pin [32]byte
 
 // String returns the form of configurations.
