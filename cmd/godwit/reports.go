@@ -17,8 +17,8 @@ func (a *app) reportsCommand() *cobra.Command {
 	c := a.serverFlags(&cobra.Command{
 		Use:   "reports",
 		Short: "Read TLS and DMARC reports of others, and see those that go out",
-		Long: `Receivers tell domains what they saw of their mail: in DMARC aggregate reports, who sends in a domain's name and whether it
-passes; in TLS reports, how encrypted sessions to its mail hosts went. The server takes in what is sent to
+		Long: `Receivers tell domains what they saw of their mail: in DMARC aggregate reports, who sends in a domain's name and
+whether it passes; in TLS reports, how encrypted sessions to its mail hosts went. The server takes in what is sent to
 reports.addresses, and sends TLS reports itself to the domains that ask for them.`,
 		Example: `  godwit reports summary example.com
   godwit reports list --kind dmarc
@@ -110,8 +110,9 @@ func (a *app) reportsSummaryCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "summary [DOMAIN]",
 		Short: "Sum up what reports say about each domain",
-		Long: `Sum up what reports say about DOMAIN, or about each domain: of DMARC reports, how many messages each address sent in its
-name and how many passed, by DKIM and by SPF; of TLS reports, how many sessions succeeded, and what the others failed with.`,
+		Long: `Sum up what reports say about DOMAIN, or about each domain: of DMARC reports, how many messages each address sent in
+its name and how many passed, by DKIM and by SPF; of TLS reports, how many sessions succeeded, and what the others failed
+with.`,
 		Example: `  godwit reports summary example.com
   godwit reports summary --since 7d --json`,
 		Args: cobra.MaximumNArgs(1),
