@@ -111,8 +111,8 @@ func (a *app) reportsSummaryCommand() *cobra.Command {
 		Use:   "summary [DOMAIN]",
 		Short: "Sum up what reports say about each domain",
 		Long: `Sum up what reports say about DOMAIN, or about each domain: of DMARC reports, how many messages each address sent in
-its name and how many passed, by DKIM and by SPF; of TLS reports, how many sessions succeeded, and what the others failed
-with.`,
+its name and how many passed, by DKIM and by SPF; of TLS reports, how many sessions succeeded, and what the others
+failed with.`,
 		Example: `  godwit reports summary example.com
   godwit reports summary --since 7d --json`,
 		Args: cobra.MaximumNArgs(1),

@@ -126,6 +126,7 @@ type settings struct {
 	Settings
 	from      message.Address
 	addresses map[string]struct{}
+	domains   map[string]struct{} // of these
 }
 
 func (o *Options) settings(s Settings) (*settings, error) {
@@ -133,7 +134,7 @@ func (o *Options) settings(s Settings) (*settings, error) {
 	if s.Organization == "" {
 		s.Organization = o.Hostname
 	}
-	out := &settings{Settings: s, addresses: make(map[string]struct{}, len(s.Addresses))}
+	out := &settings{Settings: s, addresses: make(map[string]struct{}), domains: make(map[string]struct{})}
 	if s.Contact != "" {
 		list, err := message.ParseAddresses(s.Contact)
 		if err != nil || len(list) != 1 {
@@ -150,6 +151,7 @@ func (o *Options) settings(s Settings) (*settings, error) {
 			return nil, fmt.Errorf("reports: %q is no address", p.String())
 		}
 		out.addresses[addressKey(p.Local, domain)] = struct{}{}
+		out.domains[domain] = struct{}{}
 	}
 	return out, nil
 }

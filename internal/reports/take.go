@@ -84,10 +84,11 @@ func describe(r *api.Report) string {
 		r.Begin.Format(time.DateOnly), r.Total, what, r.Failed, bad)
 }
 
-// Takes reports whether mail to this address is taken in. The domain is in A-labels.
+// Takes reports whether mail to this address is taken in. The domain is in lower case, in A-labels. It is asked for every entry, and
+// allocates only for those in a domain that has such an address.
 func (r *Reports) Takes(local, domain string) bool {
 	s := r.settings.Load()
-	if len(s.addresses) == 0 {
+	if _, ok := s.domains[domain]; !ok {
 		return false
 	}
 	_, ok := s.addresses[addressKey(local, domain)]
