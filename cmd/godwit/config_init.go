@@ -90,6 +90,7 @@ A file that exists is never overwritten.`,
 				"godwit cert self-signed --config " + file,
 				"godwit serve --config " + file,
 				"godwit credential create --config " + file + " --name app --domain example.com",
+				"godwit dkim create --config " + file + " example.com",
 			}}
 			return a.print(res, func(w io.Writer) {
 				fmt.Fprintf(w, "Wrote %s.\n", file)
@@ -97,12 +98,13 @@ A file that exists is never overwritten.`,
 					fmt.Fprintf(w, "advice: %s\n", p.Error())
 				}
 				fmt.Fprintf(w, `
-Next: a certificate to try with, the server, and, while it runs, a credential for an application:
+Next: a certificate to try with, the server, and, while it runs, a credential for an application and keys that sign its mail:
 
   %s
   %s
   %s
-`, res.Next[0], res.Next[1], res.Next[2])
+  %s
+`, res.Next[0], res.Next[1], res.Next[2], res.Next[3])
 			})
 		},
 	}
