@@ -318,21 +318,6 @@ func letter10KB() []byte {
 	return []byte(head + "\r\n\r\n" + strings.Repeat("The quick brown fox jumps over the lazy dog, again and again.\r\n", 160))
 }
 
-// TestAllocations holds what signing may allocate besides its primitives.
-func TestAllocations(t *testing.T) {
-	s := newSigner(t, Options{Keys: ring{newKey(t, "r", nothing{rsaKey()}), newKey(t, "e", nothing{edKey()})}})
-	pieces, dst := [][]byte{letter10KB()}, make([]byte, 0, 4096)
-	n := testing.AllocsPerRun(200, func() {
-		if _, err := s.Sign(context.Background(), dst, pieces, domain, ""); err != nil {
-			t.Fatal(err)
-		}
-		s.Sent(domain, "", "<1@example.com>", 1)
-	})
-	if n > 6 {
-		t.Errorf("%v allocations beyond the primitives, at most 6 are wanted", n)
-	}
-}
-
 // BenchmarkSign is all that signing adds to a message of 10 KB; "beyond" has no primitives.
 func BenchmarkSign(b *testing.B) {
 	cases := []struct {
