@@ -100,6 +100,9 @@ func TestTLSReport(t *testing.T) {
 	if !bytes.Contains(arrived.Body, []byte("DKIM-Signature:")) || !bytes.Contains(arrived.Body, []byte("d=own.test")) {
 		t.Errorf("not signed:\n%s", arrived.Body)
 	}
+	if h := bytes.ToLower(arrived.Body); !bytes.Contains(h, []byte("tls-report-domain:tls-report-submitter")) {
+		t.Errorf("its own fields are not signed:\n%s", arrived.Body)
+	}
 	err = enclosure.FromMessage(bytes.NewReader(arrived.Body), enclosure.Limits{}, func(d *enclosure.Document) error {
 		rep, err := tlsrpt.Parse(d)
 		if err == nil && (rep.Totals() != tlsrpt.Summary{Failed: 1} || rep.Policies[0].Failures[0].Type != tlsrpt.StartTLSNotSupported) {

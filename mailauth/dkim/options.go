@@ -40,7 +40,7 @@ type Options struct {
 // Fields that relays add or change, Received and Return-Path above all, are not among them.
 func DefaultHeaders() []string {
 	return append(DefaultOversign(), "Sender", "Resent-Date", "Resent-From", "Resent-To", "Resent-Cc", "Resent-Message-ID",
-		"Auto-Submitted", "Feedback-ID", "Content-ID", "Content-Description")
+		"Auto-Submitted", "Feedback-ID", "Content-ID", "Content-Description", "TLS-Required", "TLS-Report-Domain", "TLS-Report-Submitter")
 }
 
 // DefaultOversign are the fields of DefaultHeaders of which nobody may add one after the signature.
