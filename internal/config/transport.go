@@ -79,7 +79,7 @@ const submissions = 465
 func ParsePin(s string) (pin [sha256.Size]byte, err error) {
 	text, ok := strings.CutPrefix(s, "sha256:")
 	if !ok {
-		return pin, fmt.Errorf("%q does not begin with sha256:", s)
+		return pin, fmt.Errorf("%q lacks sha256: at its begin", s)
 	}
 	var raw []byte
 	if len(text) == hex.EncodedLen(len(pin)) {

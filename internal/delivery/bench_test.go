@@ -32,6 +32,21 @@ func BenchmarkDeliver(b *testing.B) {
 	}
 }
 
+// BenchmarkDeliverPolicies is the same where receivers are asked for policies, as a server does.
+func BenchmarkDeliverPolicies(b *testing.B) {
+	w, _ := newWorldOf(b, oneZone, func(o *Options) { o.Policies = &policies{} }, smtptest.SinkOptions{}, oneMX(smtptest.Script{})...)
+	j := w.jobOf(smtp.BodyOf([]byte("Subject: x\r\n\r\n"+strings.Repeat(strings.Repeat("x", 98)+"\r\n", 102))), "u@example.test")
+	expect(b, w.run(context.Background(), j), delivers)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for b.Loop() {
+		v := w.d.Deliver(context.Background(), j)
+		if v.Attempt.Results[0].Outcome != spool.Delivered {
+			b.Fatal(v.Attempt.Results[0].Explanation)
+		}
+	}
+}
+
 // BenchmarkDeliverParallel is the same by 20 workers.
 func BenchmarkDeliverParallel(b *testing.B) {
 	w, body := countingSink(b)

@@ -481,7 +481,9 @@ func TestNegativeSerial(t *testing.T) {
 	sink := smtptest.SinkOptions{TLS: &tls.Config{Certificates: []tls.Certificate{c}}, Keep: true}
 	for _, change := range map[string]func(*Options){
 		"verified": func(o *Options) { o.TLS.Default, o.Roots = LevelVerified, roots },
-		"policy":   func(o *Options) { o.Policies = &policies{plans: map[string]tlspolicy.Plan{"example.test": accepts("k")}} },
+		"policy": func(o *Options) {
+			o.Policies = &policies{plans: map[string]tlspolicy.Plan{"example.test": accepts("k")}}
+		},
 	} {
 		w, _ := newWorldOf(t, oneZone, change, sink, mx{"127.0.0.2", new(smtptest.Script)})
 		v := w.deliver("u@example.test")

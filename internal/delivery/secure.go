@@ -88,7 +88,6 @@ type opening struct {
 	tried   bool               // TLS was tried and did not come about
 	trouble *tlspolicy.Failure // why, for reports
 	refused string             // why the session goes on in the clear, in words
-	how     string             // who vouches for the host
 	told    bool               // a result was given to the recorder
 	clear   bool               // the floor was asked, and lets the session be in the clear
 }
