@@ -111,7 +111,7 @@ func (r *Reports) Findings() []api.Finding {
 		list = append(list, api.Finding{Subject: "reports", Name: "tls reports", Problem: "TLS reports do not go out by mail: " + r.mu.unsigned,
 			Advice: "make a DKIM key for the domain of reports.contact, or set reports: {tls: false}"})
 	}
-	if r.mu.dropped > 0 {
+	if r.mu.dropped > 0 && time.Now().UTC().Truncate(24*time.Hour).Equal(r.mu.day) {
 		list = append(list, api.Finding{Subject: "reports", Name: "incoming reports",
 			Problem: "more reports came in today than are taken in a day, and were dropped",
 			Advice:  "see `godwit reports list` for who sends them"})
