@@ -45,7 +45,8 @@ func (k *Keyring) Findings() []Finding {
 			add(r.Revoked, false, "replace or remove it: "+records, "%s", r.Problem)
 		case r.State == Revoked:
 		case broken != nil:
-			add(time.Time{}, !signing[house], "restore it from a backup, or replace the key: \"godwit dkim rotate "+r.Domain+"\"", "the key cannot sign: %v", broken)
+			add(time.Time{}, !signing[house], "restore it from a backup and reload, or replace the key: \"godwit dkim rotate "+r.Domain+"\"",
+				"the key cannot sign: %v", broken)
 		case r.State == Signing && !r.shown():
 			what := "; other keys of the domain sign instead"
 			switch {
@@ -71,10 +72,12 @@ func (k *Keyring) Findings() []Finding {
 			}
 			add(r.Created, false, "put its record into DNS: "+records, "%s: %s", what, orUnseen(r.Problem))
 		case r.pending() && r.State != Verified && now.Sub(r.Created) >= 60*k.o.Times.Eager:
-			add(r.Created, false, "see whether all name servers of the zone have it: "+records, "the record was published and is not seen: %s", orUnseen(r.Problem))
+			add(r.Created, false, "see whether all name servers of the zone have it: "+records, "the record was published and is not seen: %s",
+				orUnseen(r.Problem))
 		}
 		if r.WriteError != "" {
-			add(r.WriteFailed, false, "check dkim.publish, or put the record into DNS yourself: "+records, "the record could not be published: %s", r.WriteError)
+			add(r.WriteFailed, false, "check dkim.publish, or put the record into DNS yourself: "+records, "the record could not be published: %s",
+				r.WriteError)
 		}
 		if r.Testing && r.State == Signing {
 			add(time.Time{}, false, "remove t=y from the record", "the record says that the domain only tests DKIM, so a failure counts for nothing")

@@ -155,8 +155,8 @@ func (k *Keyring) recallLocked(r *record) *record {
 }
 
 // learn takes over a pair of the store, or its deletion if value is nil, if it is newer than what is known. What cannot be read
-// counts as absent: a key that nobody understands signs nothing.
-func (k *Keyring) learn(key string, value []byte, revision uint64) {
+// counts as absent: a key that nobody understands signs nothing. It returns whether that can change which keys sign.
+func (k *Keyring) learn(key string, value []byte, revision uint64) bool {
 	name, static := strings.CutPrefix(key, seenPrefix)
 	if !static {
 		name = strings.TrimPrefix(key, prefix)
@@ -177,33 +177,47 @@ func (k *Keyring) learn(key string, value []byte, revision uint64) {
 		if value == nil {
 			delete(k.mu.gone, key)
 		}
-		return
+		return false
 	}
 	known := k.mu.records[name]
-	if static {
-		if old := k.mu.seen[name]; old != nil && old.revision >= revision {
-			return
-		}
-		delete(k.mu.seen, name)
-		if r != nil {
-			k.mu.seen[name] = r
-		}
-		if known != nil && known.Static {
-			fresh := &record{
-				Domain: known.Domain, Selector: known.Selector, Tenant: known.Tenant, Algorithm: known.Algorithm, Bits: known.Bits,
-				State: Signing, Static: true, Public: known.Public, static: known.static,
-			}
-			k.mu.records[name] = k.recallLocked(fresh)
-		}
-		return
+	switch {
+	case static:
+		return k.learnSeenLocked(name, r, revision)
+	case known != nil && (known.Static || known.revision >= revision):
+		return false
+	case r == nil:
+		delete(k.mu.records, name)
+		return known != nil
 	}
-	if known != nil && (known.Static || known.revision >= revision) {
-		return
+	k.mu.records[name] = r
+	return known == nil || !r.signsAs(known)
+}
+
+// learnSeenLocked takes over what DNS said of a key of the configuration; nil: that is forgotten.
+func (k *Keyring) learnSeenLocked(name string, r *record, revision uint64) bool {
+	if old := k.mu.seen[name]; old != nil && old.revision >= revision {
+		return false
 	}
-	delete(k.mu.records, name)
+	delete(k.mu.seen, name)
 	if r != nil {
-		k.mu.records[name] = r
+		k.mu.seen[name] = r
 	}
+	known := k.mu.records[name]
+	if known == nil || !known.Static {
+		return false
+	}
+	fresh := &record{
+		Domain: known.Domain, Selector: known.Selector, Tenant: known.Tenant, Algorithm: known.Algorithm, Bits: known.Bits,
+		State: Signing, Static: true, Public: known.Public, static: known.static,
+	}
+	k.mu.records[name] = k.recallLocked(fresh)
+	return !k.mu.records[name].signsAs(known)
+}
+
+// signsAs says that nothing differs between two records of one name that decides what signs.
+func (r *record) signsAs(o *record) bool {
+	return r.State == o.State && r.shown() == o.shown() && r.lane() == o.lane() && string(r.Public) == string(o.Public) &&
+		r.Activated.Equal(o.Activated) && r.Created.Equal(o.Created)
 }
 
 // apply writes a batch and takes it over, so that it holds when apply returns.
@@ -215,15 +229,18 @@ func (k *Keyring) apply(ctx context.Context, b *store.Batch) error {
 	if err != nil {
 		return err
 	}
+	matters := false
 	for op := range b.Operations() {
-		k.learn(op.Key, op.Value, revision)
+		matters = k.learn(op.Key, op.Value, revision) || matters
 		if op.Delete {
 			k.mu.Lock()
 			k.mu.gone[op.Key] = revision
 			k.mu.Unlock()
 		}
 	}
-	k.rebuild()
+	if matters {
+		k.rebuild()
+	}
 	return nil
 }
 

@@ -40,11 +40,16 @@ func (k *Keyring) Run(ctx context.Context) error {
 
 // wait returns when something is due, or may be. The clock can be set, which timers do not notice: so it is looked at often.
 func (k *Keyring) wait(ctx context.Context, next time.Time) {
+	k.mu.RLock()
+	// To look through very many keys takes time, so it is done less often.
+	least := max(time.Duration(len(k.mu.records))*100*time.Microsecond, time.Millisecond)
+	k.mu.RUnlock()
 	for last := time.Now().Round(0); ; {
 		pause := k.o.Times.Poll
 		if !next.IsZero() {
-			pause = max(min(time.Until(next.Round(0)), pause), time.Millisecond)
+			pause = min(time.Until(next.Round(0)), pause)
 		}
+		pause = max(pause, least)
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
@@ -66,17 +71,19 @@ func (k *Keyring) wait(ctx context.Context, next time.Time) {
 // follow takes over what others change in the store.
 func (k *Keyring) follow(ctx context.Context, p string) error {
 	for c, err := range k.o.Store.Watch(ctx, p) {
+		matters := false
 		switch {
 		case err != nil:
 			return fmt.Errorf("keyring: follow %s: %w", p, err)
 		case c.Current:
-			continue
 		case c.Deleted:
-			k.learn(c.Key, nil, c.Revision)
+			matters = k.learn(c.Key, nil, c.Revision)
 		default:
-			k.learn(c.Key, c.Value, c.Revision)
+			matters = k.learn(c.Key, c.Value, c.Revision)
 		}
-		k.rebuild()
+		if matters {
+			k.rebuild()
+		}
 	}
 	return nil
 }
