@@ -59,8 +59,8 @@ func printStats(w io.Writer, s api.SpoolStats) {
 	} else {
 		fmt.Fprintf(w, "THE SUM DOES NOT HOLD: %d of %d are accounted for. Please report this.\n", sum, s.Accepted)
 	}
-	fmt.Fprintf(w, "\njournal: %s in %s, %s of it needed; %s of bodies in memory\n", size(s.JournalSize),
-		count(s.Segments, "segment", "segments"), size(s.LiveSize), size(s.MemoryBody))
+	fmt.Fprintf(w, "\njournal: %s in %s, %s of it needed; in memory %s of bodies, %s of the index\n", size(s.JournalSize),
+		count(s.Segments, "segment", "segments"), size(s.LiveSize), size(s.MemoryBody), size(s.MemoryIndex))
 	if s.Damaged > 0 {
 		fmt.Fprintf(w, "%s: \"godwit spool check\" names what is touched\n",
 			count(s.Damaged, "damaged stretch", "damaged stretches"))
