@@ -485,3 +485,25 @@ func FuzzParsePrivate(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkKeys(b *testing.B) {
+	z := newZone(0)
+	k, err := New(Options{
+		Store: openStore(b), Dir: b.TempDir(), Resolvers: z.servers(), Publisher: z, Owners: houses{"shop.example": "shop"},
+		Settings: Settings{Operator: "operator.example", Algorithms: []Algorithm{Ed25519}},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for domain, tenant := range map[string]string{"operator.example": "", "shop.example": "shop"} {
+		if _, err := k.Create(b.Context(), NewKeys{Domain: domain, Tenant: tenant}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if keys, err := k.Keys("news.shop.example", "shop"); err != nil || len(keys) != 2 {
+			b.Fatal(keys, err)
+		}
+	}
+}
