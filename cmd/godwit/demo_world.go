@@ -43,8 +43,8 @@ func providers() []*provider {
 			script: smtptest.Script{Rules: []smtptest.Rule{
 				{At: smtptest.AtFinal, Delay: smtptest.Duration(200 * time.Millisecond)},
 			}}},
-		{domain: "grey.example", address: "127.0.1.3", share: 12, about: "greylists: says \"try again later\" for 2 s",
-			script: smtptest.Script{Greylist: smtptest.Duration(2 * time.Second)}},
+		{domain: "grey.example", address: "127.0.1.3", share: 12, about: "greylists: says \"try again later\" for 1 s",
+			script: smtptest.Script{Greylist: smtptest.Duration(time.Second)}},
 		{domain: "busy.example", address: "127.0.1.4", share: 10, about: "allows 4 sessions of 10 messages each",
 			script: smtptest.Script{Sessions: 4, SessionMessages: 10}},
 		{domain: "users.example", address: "127.0.1.5", share: 8, about: "does not know some of its users",
