@@ -209,21 +209,17 @@ func (s *Spool) evict(ages int64) {
 	if ages != 0 {
 		s.mu.ageFloor = min(s.mu.ageFloor, ages)
 	}
-	n := 0
-	for m := s.mu.clean.first; m != nil; {
-		next := m.next
-		if (m.claimed == 0 || !s.mu.live) && m.pending == 0 && m.pins == 0 {
+	for n := s.mu.clean.n; n > 0 && s.mu.clean.first != nil; n-- {
+		m := s.mu.clean.first
+		if (m.claimed == 0 || !s.mu.live) && m.pending == 0 {
 			s.leave(m)
+		} else { // behind those that were not looked at: whatever happens to the list meanwhile, each of them has its turn
+			m.unlink()
+			s.mu.clean.push(m)
 		}
-		m = next
-		if n++; n%writeChunk == 0 && m != nil {
-			m.pins++ // so that it is still there
+		if n%writeChunk == 0 {
 			s.mu.Unlock()
 			s.mu.Lock()
-			m.pins--
-			if m.list != &s.mu.clean { // it changed meanwhile; the rest has its turn next time
-				break
-			}
 		}
 	}
 	s.makeRoom()

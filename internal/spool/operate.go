@@ -238,16 +238,24 @@ func (s *Spool) operateOn(ctx context.Context, match *matcher, c *chunk,
 	return o, nil
 }
 
-// roomFor waits while the overlay is far too large, as bulk changes may make it.
+// bulkRoom returns how many entries may be in the overlay, beside claimed ones, before a bulk change waits for a
+// checkpoint. These come one upon the other then, so it need not be many: a million changed entries are slowed down
+// little, and take the memory of some thousand.
+func (o *Options) bulkRoom() int {
+	return min(overlayHard*o.OverlayEntries, max(o.OverlayEntries/4, maxUnderWay*maxChunk))
+}
+
+// roomFor waits while the overlay is too large, as bulk changes would make it.
 func (s *Spool) roomFor(ctx context.Context) error {
 	for {
 		s.mu.Lock()
-		if s.mu.err != nil || !s.full() {
+		if s.mu.err != nil || s.mu.resident-s.mu.claimed < s.opts.bulkRoom() {
 			err := s.mu.err
 			s.mu.Unlock()
 			return err
 		}
 		room := s.roomSoon()
+		s.checkpointSoon()
 		s.mu.Unlock()
 		if err := s.awaitRoom(ctx, room); err != nil {
 			return err

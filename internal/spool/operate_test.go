@@ -208,3 +208,48 @@ func TestBulk(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What a bulk change has read of a message does not count any more when the message was changed and left memory since.
+func TestBulkReadsAgainWhatLeftMemory(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, vfs.NewMem(), nil)
+	m := r.accept(r.message("a.example", "b.example"))
+	r.settle(r.taken(m), deferred(time.Now().Add(time.Hour)))
+	r.checkpoint()
+	look := func() (c chunk) {
+		v := viewer{spool: r.spool}
+		defer v.close()
+		for e, err := range v.selected(context.Background(), newMatcher(Filter{}), EntryID{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.add(e, &v)
+		}
+		return c
+	}
+	c := look()
+	if len(c.ids) != 2 || len(c.read) != 1 || c.stale {
+		t.Fatalf("%d entries of %d messages of the index, stale %v", len(c.ids), len(c.read), c.stale)
+	}
+	r.settle(r.claim("a.example", time.Now().Add(2*time.Hour), 10), delivered())
+	r.checkpoint()
+	if err := r.spool.loadChunk(&c); err != nil {
+		t.Fatal(err)
+	}
+	now := r.spool.mu.msgs[m.ID]
+	left, e := now.left, now.find(0)
+	r.spool.unload()
+	if left != 1 || e != nil {
+		t.Errorf("%d entries left, the first is %+v", left, e)
+	}
+	r.checkpoint() // it leaves again
+	c = look()
+	if err := r.spool.loadChunk(&c); err != nil {
+		t.Fatal(err)
+	}
+	same := r.spool.mu.msgs[m.ID] == c.read[0]
+	r.spool.unload()
+	if !same {
+		t.Error("what was true was read twice")
+	}
+}

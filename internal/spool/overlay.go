@@ -24,7 +24,6 @@ type msg struct {
 	reports  int   // entries that are final and to be reported
 	failedAt int64 // when the first of these became final, in microseconds
 	pending  int   // records under way to the journal
-	pins     int   // users who need it to stay here
 
 	inIndex  bool             // the index has it
 	indexPos journal.Position // as the index has it

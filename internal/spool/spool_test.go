@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"slices"
 	"testing"
 	"time"
 
@@ -73,4 +74,29 @@ func TestDeferAndClaim(t *testing.T) {
 			t.Errorf("%+v", st)
 		}
 	}
+}
+
+// A claim brings all due entries of a message, which are in memory from then on; a probe brings one.
+func TestClaimOfManyRecipients(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, vfs.NewMem(), nil)
+	due := time.Now().Add(time.Hour)
+	many := slices.Repeat([]string{"a.example"}, 40)
+	first, second := r.accept(r.message(many...)), r.accept(r.message(append(many, "b.example")...))
+	r.settle(r.taken(first), deferred(due))
+	r.settle(r.taken(second), deferred(due.Add(time.Minute)))
+	r.checkpoint()
+	now := due.Add(time.Hour)
+	for _, step := range []struct{ limit, want int }{{1, 1}, {2, 39}, {16, 40}, {16, 0}} {
+		es := r.claim("a.example", now, step.limit)
+		if len(es) != step.want {
+			t.Errorf("a claim of %d gave %d entries, want %d", step.limit, len(es), step.want)
+		}
+		for _, e := range es {
+			if e.Message.ID != es[0].Message.ID || e.Queue().Domain != "a.example" {
+				t.Errorf("%s among entries of %s", e.ID(), es[0].Message.ID)
+			}
+		}
+	}
+	r.sums()
 }
