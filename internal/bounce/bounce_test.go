@@ -154,7 +154,8 @@ func TestClassOfReasons(t *testing.T) {
 		event.DelayNotice,
 		event.Drained, event.RelayDenied, event.InvalidSender, event.InvalidRecipient, event.InvalidMessage,
 		event.LimitExceeded,
-		event.StorageUnavailable, event.ClientLost, event.Unauthenticated} {
+		event.StorageUnavailable, event.ClientLost, event.Unauthenticated, event.NotSigned,
+		event.ReportTaken} {
 		none[r] = true
 	}
 	reply := smtp.Reply{Code: 450, Text: "user unknown"}

@@ -207,6 +207,7 @@ func TestRecordsCut(t *testing.T) {
 func TestUnknownFieldsAreSkipped(t *testing.T) {
 	t.Parallel()
 	m := wholeMessage()
+	m.Auth = "spf=pass" // else it is left out, which a version with fields behind it can't do
 	frame := appendMessage(nil, m)
 	d := decoder{s: string(frame)}
 	inner := d.string()
