@@ -14,7 +14,8 @@ import (
 const maxScans = 16
 
 // Claim gives the caller up to limit entries of a queue that are due, oldest due first; entries of one message stay
-// together when they are due together, for which there may be more than limit, unless that is 1. Each must be settled or returned. next, if not nil, says when an entry would
+// together when they are due together, for which there may be more than limit, unless that is 1. Each must be
+// settled or returned. next, if not nil, says when an entry would
 // be due again if the caller vanished; it is called with locks held and must call nothing of the spool.
 //
 // The claim is handed to the operating system before Claim returns. After a kill the entries are found claimed and
