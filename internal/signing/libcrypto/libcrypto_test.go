@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/godwit-mta/godwit/internal/signing/libcrypto"
 )
@@ -193,45 +192,6 @@ func TestConcurrent(t *testing.T) {
 		})
 	}
 	all.Wait()
-}
-
-// TestFreed: what libcrypto holds for keys that are gone is given back.
-func TestFreed(t *testing.T) {
-	lib := open(t)
-	key := newKey(t, 1024)
-	drop := func() {
-		for range 300 {
-			if _, err := lib.Signer(key); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for range 3 {
-			runtime.GC()
-			time.Sleep(10 * time.Millisecond) // cleanups run on a goroutine of the runtime, which tells nobody when it is done
-		}
-	}
-	drop()
-	before := resident(t)
-	for range 5 {
-		drop()
-	}
-	if grown := resident(t) - before; grown > 3<<20 {
-		t.Errorf("1,500 keys that are gone hold %d KiB", grown>>10)
-	}
-}
-
-// resident returns the octets of the process that are in memory.
-func resident(t *testing.T) int64 {
-	t.Helper()
-	p, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		t.Skip(err)
-	}
-	var size, pages int64
-	if _, err := fmt.Sscan(string(p), &size, &pages); err != nil {
-		t.Fatal(err)
-	}
-	return pages * int64(os.Getpagesize())
 }
 
 func BenchmarkSign(b *testing.B) {

@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/ebitengine/purego"
@@ -24,6 +25,7 @@ type Library struct {
 	calls   calls
 	digests map[crypto.Hash]uintptr // const EVP_MD *, which live as long as the library
 	room    sync.Pool               // *call
+	held    atomic.Int64            // keys that libcrypto has memory for
 }
 
 // calls are the addresses of the functions that signing needs.

@@ -47,7 +47,11 @@ func (l *Library) Signer(key *rsa.PrivateKey) (crypto.Signer, error) {
 	if s.pkey == 0 {
 		return nil, errors.New("libcrypto: it does not take the key")
 	}
-	runtime.AddCleanup(s, func(pkey uintptr) { purego.SyscallN(l.calls.freeKey, pkey) }, s.pkey)
+	l.held.Add(1)
+	runtime.AddCleanup(s, func(pkey uintptr) {
+		purego.SyscallN(l.calls.freeKey, pkey)
+		l.held.Add(-1)
+	}, s.pkey)
 	if n, _, _ := purego.SyscallN(l.calls.keySize, s.pkey); int(int32(n)) != s.size {
 		return nil, fmt.Errorf("libcrypto: it takes a key of %d octets for one of %d", s.size, int32(n))
 	}
