@@ -88,7 +88,29 @@ const writeChunk = 64
 func (s *Spool) Checkpoint() error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
+	return s.checkpoint()
+}
+
+// between is called by whoever holds turn for long, at times when a checkpoint may be made. It makes one that is due:
+// what waits for it takes memory.
+func (s *Spool) between() error {
+	since := time.Since(s.checkpointed)
+	if since < s.opts.Checkpoint/20 {
+		return nil
+	}
+	s.mu.Lock()
+	due := since >= s.opts.Checkpoint || s.mu.room != nil || s.mu.dirty.n >= s.opts.OverlayEntries
+	s.mu.Unlock()
+	if !due {
+		return nil
+	}
+	return s.checkpoint()
+}
+
+// checkpoint is Checkpoint with turn held.
+func (s *Spool) checkpoint() error {
 	began := time.Now()
+	defer func() { s.checkpointed = time.Now() }()
 	s.mu.Lock()
 	err, h, left := s.mu.err, header{owner: s.journal.Owner(), watermark: s.mu.done, totals: s.mu.durable}, s.mu.dirty.n
 	s.mu.Unlock()

@@ -20,6 +20,9 @@ func (s *Spool) compact(ctx context.Context, waste, allowed int64, extents []jou
 		if waste <= allowed || ctx.Err() != nil {
 			return nil
 		}
+		if err := s.between(); err != nil {
+			return err
+		}
 		live, bytes := s.extentState(e.ID)
 		switch {
 		case live == 0 && s.refused(e.ID):
@@ -66,6 +69,9 @@ func (s *Spool) empty(ctx context.Context, e journal.Extent, budget int64) (used
 			break
 		}
 		n, err := s.move(ctx, p.id, p.pos)
+		if err == nil {
+			err = s.between()
+		}
 		if err != nil {
 			return used, err
 		}

@@ -205,6 +205,9 @@ func (s *Spool) reclaim(ctx context.Context) error {
 	var waste int64
 	there := s.journal.Extents()
 	for i := 0; i < len(there); {
+		if err := s.between(); err != nil {
+			return err
+		}
 		e := there[i]
 		live, bytes := s.extentState(e.ID)
 		if !e.Sealed || !s.passed(e.End) {
@@ -420,7 +423,10 @@ func (s *Spool) rewrite(ctx context.Context, e journal.Extent) error {
 		return err
 	}
 	for ids := slices.SortedFunc(maps.Keys(found), message.ID.Compare); len(ids) > 0; {
-		n := min(len(ids), 128)
+		if err := s.between(); err != nil {
+			return err
+		}
+		n := min(len(ids), maxChunk)
 		if err := s.load(ids[:n]); err != nil {
 			return err
 		}

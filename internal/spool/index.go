@@ -132,6 +132,7 @@ func openIndex(o indexOptions) (*index, error) {
 		MemTableSize:                o.memtable,
 		MemTableStopWritesThreshold: 3,
 		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       64,        // a checkpoint that waits for a long compaction costs more memory than reads cost time
 		LBaseMaxBytes:               256 << 20, // an index of a million entries has one level less to go through
 		MaxOpenFiles:                500,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
