@@ -72,7 +72,7 @@ func TestGenerated(t *testing.T) {
 	}
 	for range 100 { // a generated password fits the policy too
 		s, _ := generatePassword(rand.Reader)
-		if _, err := checkPassword(s.text, "app"); err != nil {
+		if _, err := checkPassword(s.text, "billing"); err != nil {
 			t.Fatal(err)
 		}
 	}
