@@ -13,6 +13,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -272,6 +273,9 @@ func TestDKIMOthers(t *testing.T) {
 	t.Log(sum)
 }
 
+// unpadded is a signature of which a "=" at the end is gone: RFC 2045, 6.8, wants it, OpenDKIM does without.
+const unpadded = "neutral, not base64"
+
 // TestOpenDKIM compares what opendkim-testmsg makes of our signatures. It asks the system's resolver, so it gets a network of its
 // own, in which an unbound has the keys.
 func TestOpenDKIM(t *testing.T) {
@@ -304,7 +308,7 @@ func TestOpenDKIM(t *testing.T) {
 	write(t, filepath.Join(dir, "resolv.conf"), "nameserver 127.0.0.1\n")
 	r := mrand.New(mrand.NewPCG(9, 10))
 	var want []string
-	for i := range 240 {
+	for i := range 1000 {
 		plain := unsigned(r)
 		fields, err := signer.Sign(nil, [][]byte{plain}, []*dkim.Key{s.rsa}, time.Now())
 		if err != nil {
@@ -321,9 +325,12 @@ func TestOpenDKIM(t *testing.T) {
 		verdict := "none"
 		if len(ours) > 0 {
 			verdict = string(ours[0].Status)
+			if errors.Is(ours[0].Err, dkim.ErrSyntax) && strings.Contains(ours[0].Err.Error(), "not base64") {
+				verdict = unpadded
+			}
 		}
 		want = append(want, verdict)
-		write(t, filepath.Join(dir, fmt.Sprintf("%03d.eml", i)), string(msg))
+		write(t, filepath.Join(dir, fmt.Sprintf("%04d.eml", i)), string(msg))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -342,12 +349,12 @@ func TestOpenDKIM(t *testing.T) {
 		}
 		status, why, _ := strings.Cut(said, " ")
 		sum[want[i]+" here, "+status+" there"]++
-		odd := strings.Contains(why, "Syntax error") || want[i] == "none" // it wants every field once; it has no error for no signature
+		odd := strings.Contains(why, "Syntax error") || want[i] == "none" || want[i] == unpadded // it wants every field once; it has no error for no signature
 		if (want[i] == "pass") != (status == "0") && !odd {
 			t.Errorf("%s: %s here, %s there", name, want[i], said)
 		}
 	}
-	if sum["pass here, 0 there"] < 40 {
+	if sum["pass here, 0 there"] < 160 {
 		t.Errorf("%v\n%s", sum, out)
 	}
 	t.Log(sum)
