@@ -231,9 +231,15 @@ func (s *Spool) evict(ages int64) {
 	if ages != 0 {
 		s.mu.ageFloor = min(s.mu.ageFloor, ages)
 	}
+	now := time.Now()
+	keep := s.demand(now)
 	for n := s.mu.clean.n; n > 0 && s.mu.clean.first != nil; n-- {
 		m := s.mu.clean.first
-		if (m.claimed == 0 || !s.mu.live) && m.pending == 0 {
+		wanted := keep > 0 && m.due(micros(now))
+		if wanted {
+			keep--
+		}
+		if (m.claimed == 0 || !s.mu.live) && m.pending == 0 && !wanted {
 			s.leave(m)
 		} else { // behind those that were not looked at: whatever happens to the list meanwhile, each of them has its turn
 			m.unlink()
@@ -245,6 +251,29 @@ func (s *Spool) evict(ages int64) {
 		}
 	}
 	s.makeRoom()
+}
+
+// demand returns how many messages that are due are worth keeping in memory, since they are likely to be claimed before
+// long: about as many as were claimed of late. mu is held.
+func (s *Spool) demand(now time.Time) int {
+	d := &s.mu.demand
+	if now.Sub(d.since) >= s.opts.Checkpoint {
+		d.before, d.claimed, d.since = d.claimed, 0, now
+	}
+	if full := overlayHard * s.opts.OverlayEntries; s.mu.resident >= full/4*3 || s.mu.resident-s.mu.claimed >= full/2 {
+		return 0 // others wait for room, or soon will
+	}
+	return min(2*(d.before+d.claimed), s.opts.OverlayEntries/4)
+}
+
+// due reports whether an entry waits that is due.
+func (m *msg) due(now int64) bool {
+	for i := range m.entries {
+		if e := &m.entries[i]; e.heap >= 0 && e.due <= now {
+			return true
+		}
+	}
+	return false
 }
 
 // syncIndex puts the last checkpoint on stable storage. turn is held.

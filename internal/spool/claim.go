@@ -42,6 +42,7 @@ func (s *Spool) Claim(ctx context.Context, key QueueKey, now time.Time, limit in
 		s.end(o)
 		return nil, nil
 	}
+	s.mu.demand.claimed += len(o.changes)
 	entries := make([]*Entry, len(o.changes))
 	for i := range o.changes {
 		c := &o.changes[i]

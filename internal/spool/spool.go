@@ -51,8 +51,13 @@ type Spool struct {
 		resident int      // entries in the overlay
 
 		waiting, claimed, held int
-		unreported             idQueue // messages with final entries to be reported
-		bodyBytes              int64   // in memory
+
+		demand struct { // entries claimed, since then and in the interval before
+			since           time.Time
+			claimed, before int
+		}
+		unreported idQueue // messages with final entries to be reported
+		bodyBytes  int64   // in memory
 
 		totals  totals           // as memory says
 		durable totals           // as the journal says up to done
