@@ -104,22 +104,28 @@ func set(v url.Values, key, value string) {
 	}
 }
 
+// call sends in as JSON, nothing if it is nil, and reads the answer.
 func call[T any](ctx context.Context, c *Client, method, path string, in any) (T, error) {
-	var out T
-	var body io.Reader
-	if in != nil {
-		p, err := json.Marshal(in)
-		if err != nil {
-			return out, fmt.Errorf("encode request: %w", err)
-		}
-		body = bytes.NewReader(p)
+	if in == nil {
+		return send[T](ctx, c, method, path, "", nil)
 	}
+	p, err := json.Marshal(in)
+	if err != nil {
+		var none T
+		return none, fmt.Errorf("encode request: %w", err)
+	}
+	return send[T](ctx, c, method, path, "application/json", bytes.NewReader(p))
+}
+
+// send sends body, of a type unless it is nil, and reads the answer.
+func send[T any](ctx context.Context, c *Client, method, path, contentType string, body io.Reader) (T, error) {
+	var out T
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return out, fmt.Errorf("make request: %w", err)
 	}
-	if in != nil {
-		req.Header.Set("Content-Type", "application/json")
+	if body != nil {
+		req.Header.Set("Content-Type", contentType)
 	}
 	res, err := c.http.Do(req)
 	if err != nil {

@@ -3,14 +3,11 @@ package api
 import (
 	"bytes"
 	"context"
-	"fmt"
-	"io"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strconv"
 	"time"
-
-	"encoding/json"
 )
 
 // ReportQuery selects reports that came in. The zero value asks for the latest 100 of all kinds.
@@ -251,30 +248,6 @@ func (c *Client) SendReports(ctx context.Context, s SendReports) (SentReportList
 
 // ImportReport hands the server a file with reports: a message, XML, JSON, in gzip or zip if need be.
 func (c *Client) ImportReport(ctx context.Context, name string, file []byte) (ReportImport, error) {
-	var out ReportImport
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+"/v1/reports?"+url.Values{"name": {name}}.Encode(), bytes.NewReader(file))
-	if err != nil {
-		return out, fmt.Errorf("make request: %w", err)
-	}
-	req.Header.Set("Content-Type", "application/octet-stream")
-	res, err := c.http.Do(req)
-	if err != nil {
-		return out, c.explain(err)
-	}
-	defer res.Body.Close()
-	p, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	if err != nil {
-		return out, fmt.Errorf("read answer: %w", err)
-	}
-	if res.StatusCode >= 300 {
-		problem := &Problem{Title: http.StatusText(res.StatusCode), Status: res.StatusCode}
-		if err := json.Unmarshal(p, problem); err != nil {
-			problem.Detail = string(bytes.TrimSpace(p[:min(len(p), 512)]))
-		}
-		return out, problem
-	}
-	if err := json.Unmarshal(p, &out); err != nil {
-		return out, fmt.Errorf("decode answer: %w", err)
-	}
-	return out, nil
+	path := "/v1/reports?" + url.Values{"name": {name}}.Encode()
+	return send[ReportImport](ctx, c, http.MethodPost, path, "application/octet-stream", bytes.NewReader(file))
 }
