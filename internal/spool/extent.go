@@ -125,6 +125,7 @@ func (x *extent) note(id message.ID, from origin) {
 		if x.strangers == nil {
 			x.strangers = make(map[message.ID]origin)
 		}
+		from.moved = from.moved || x.strangers[id].moved
 		x.strangers[id] = from
 	}
 }
@@ -436,7 +437,8 @@ func (s *Spool) rewrite(ctx context.Context, e journal.Extent) error {
 		for _, id := range ids[:n] {
 			switch m := s.mu.msgs[id]; {
 			case m == nil || m.left == 0:
-				o.tomb(id, found[id])
+				// It may have been moved since what is remembered of it here.
+				o.tomb(id, origin{birth: found[id].birth, moved: true})
 			case s.journal.ExtentOf(m.pos) < e.ID:
 				o.wholeOf(m)
 			} // else its moved record told all since
