@@ -79,8 +79,8 @@ func (s *Spool) checkpointSoon() {
 	}
 }
 
-// writeChunk is how many messages are encoded while mu is held.
-const writeChunk = 64
+// writeChunk is how many entries are encoded, or looked at, while mu is held; a message is encoded whole.
+const writeChunk = 128
 
 // Checkpoint writes to the index what changed since the last one, as one batch with the watermark, and drops from
 // memory what nobody works on. The batch is not synced: a crash leaves the index as some checkpoint wrote it, at
@@ -128,9 +128,6 @@ func (s *Spool) checkpoint() error {
 	return nil
 }
 
-// batchBytes bounds what is written to the index at once.
-const batchBytes = 2 << 20
-
 // write writes the first n dirty messages and the header, in batches of bounded size. A message is written whole; the
 // header comes last, so that a crash in between leaves messages that are newer than the watermark, over which the
 // journal is replayed as always. turn is held.
@@ -151,8 +148,8 @@ func (s *Spool) writeBatch(h *header, n int) (left int, err error) {
 	w := &indexWriter{batch: s.index.db.NewBatch()}
 	defer w.batch.Close()
 	var ages int64
-	for n > 0 && w.batch.Len() < batchBytes {
-		k, err := s.writeSome(w, min(n, writeChunk), &ages)
+	for n > 0 && !s.index.fills(w.batch) {
+		k, err := s.writeSome(w, n, &ages)
 		if err != nil {
 			return n, s.indexError(err)
 		}
@@ -180,17 +177,19 @@ func (s *Spool) writeBatch(h *header, n int) (left int, err error) {
 	return n, nil
 }
 
-// writeSome adds up to n dirty messages to a batch, and returns how many there were.
-func (s *Spool) writeSome(w *indexWriter, n int, ages *int64) (int, error) {
+// writeSome adds some of up to n dirty messages to a batch, and returns how many; 0: there are none any more.
+func (s *Spool) writeSome(w *indexWriter, n int, ages *int64) (k int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n = min(n, s.mu.dirty.n)
-	for range n {
-		if err := s.writeMessage(w, s.mu.dirty.first, ages); err != nil {
-			return 0, err
+	for entries := 0; k < n && entries < writeChunk; k++ {
+		m := s.mu.dirty.first
+		entries += len(m.entries)
+		if err := s.writeMessage(w, m, ages); err != nil {
+			return k, err
 		}
 	}
-	return n, nil
+	return k, nil
 }
 
 // writeMessage adds a message to a checkpoint and takes it for clean. turn and mu are held. Should the checkpoint

@@ -80,6 +80,7 @@ func (o *op) take(q *queue, now int64, limit int) {
 			continue
 		}
 		last = e.msg
+		o.expect(last.left)
 		for i := range last.entries {
 			other := &last.entries[i]
 			if limit > 1 && other.heap >= 0 && other.queue == q && other.due <= now {
@@ -220,6 +221,7 @@ func (s *Spool) giveBack(entries []*Entry, now time.Time, fill func(*op, []*entr
 			s.end(o)
 			continue
 		}
+		o.expect(len(es))
 		fill(o, es)
 		s.tell(s.submit(o))
 	}

@@ -42,6 +42,8 @@ type index struct {
 	db     *pebble.DB
 	lock   *pebble.Lock
 	broken atomic.Pointer[error] // set when Pebble gave up
+
+	memtable uint64 // octets of a table in memory
 }
 
 // indexKey is what keys the index has for an entry. The zero value: none.
@@ -157,7 +159,7 @@ func openIndex(o indexOptions) (*index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spool: opening the index: %w", errors.Join(err, lock.Close()))
 	}
-	x.db, x.lock = db, lock
+	x.db, x.lock, x.memtable = db, lock, o.memtable
 	return x, nil
 }
 
@@ -211,6 +213,15 @@ func (x *index) commit(b *pebble.Batch) error {
 		return fmt.Errorf("spool: writing the index: %w", err)
 	}
 	return nil
+}
+
+// tableNode is the most that a table in memory takes for a key, apart from the key and its value.
+const tableNode = 200
+
+// fills reports whether a batch is as large as one should be. A batch that would take half a table in memory is no part of
+// one: Pebble keeps it beside them, for as long as nothing else has it write a table, where no bound of memory counts it.
+func (x *index) fills(b *pebble.Batch) bool {
+	return uint64(b.Len())+uint64(b.Count())*tableNode >= x.memtable/8*3
 }
 
 // sync makes durable all that was committed. After a crash the index is at least at this state.

@@ -45,6 +45,7 @@ func (s *Spool) outcomes(o *op, a *Attempt, now time.Time) {
 	m := s.mu.msgs[a.Message.ID]
 	decided, wished := 0, false
 	var untried []*entry
+	o.expect(len(a.Entries))
 	for i, given := range a.Entries {
 		e, r := s.claimedEntry(m, given), &a.Results[i]
 		switch {

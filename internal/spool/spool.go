@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -167,6 +168,12 @@ func (s *Spool) begin() *op {
 	return o
 }
 
+// What an op may hold and still be used again: as much as a claim of the most entries that wait for one writing takes.
+const (
+	keptMeta    = 256 << 10
+	keptChanges = 1024
+)
+
 // end gives an op back to the pool. What records and changes refer to stays reachable until they are used again:
 // little, and cheaper than clearing them each time.
 func (s *Spool) end(o *op) {
@@ -176,7 +183,7 @@ func (s *Spool) end(o *op) {
 	o.batch.Records, o.batch.Lazy = o.batch.Records[:0], false
 	o.meta, o.ends, o.tombs, o.notices = o.meta[:0], o.ends[:0], o.tombs[:0], o.notices[:0]
 	o.delta, o.counted, o.accept, o.body, o.size, o.moved, o.waited, o.done = totals{}, false, nil, nil, 0, nil, false, nil
-	if cap(o.meta) > 64<<10 || cap(o.changes) > 64 {
+	if cap(o.meta) > keptMeta || cap(o.changes) > keptChanges {
 		return // made for something unusual
 	}
 	s.ops.Put(o)
@@ -187,6 +194,9 @@ func (o *op) record(kind journal.Kind, at time.Time) *Record {
 	o.records = append(o.records, Record{Kind: kind, Time: at})
 	return &o.records[len(o.records)-1]
 }
+
+// expect makes room for n changes more. Changes are large: growing by and by would copy them again and again.
+func (o *op) expect(n int) { o.changes = slices.Grow(o.changes, n) }
 
 // change adds a change of e to the last record.
 func (o *op) change(e *entry) *Change {
