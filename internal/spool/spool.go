@@ -168,10 +168,11 @@ func (s *Spool) begin() *op {
 	return o
 }
 
-// What an op may hold and still be used again: as much as a claim of the most entries that wait for one writing takes.
+// What an op may hold and still be used again. There are as many as delivery has workers, and what they hold keeps the
+// messages in memory that they were about.
 const (
-	keptMeta    = 256 << 10
-	keptChanges = 1024
+	keptMeta    = 64 << 10
+	keptChanges = 64
 )
 
 // end gives an op back to the pool. What records and changes refer to stays reachable until they are used again:
