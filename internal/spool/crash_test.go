@@ -23,7 +23,7 @@ import (
 )
 
 var (
-	seedFlag = flag.Uint64("spool.seed", 0, "run this seed of the crash campaign alone, and say what happens")
+	seedFlag = flag.Uint64("spool.seed", 0, "run this seed of the crash campaign alone and say what happens, or with -spool.runs begin with it")
 	runsFlag = flag.Int("spool.runs", 0, "runs of the crash campaign; 0: the usual number")
 )
 
@@ -33,7 +33,7 @@ var (
 func TestCrashCampaign(t *testing.T) {
 	t.Parallel()
 	keys := newKeys(t)
-	if *seedFlag != 0 {
+	if *seedFlag != 0 && *runsFlag == 0 {
 		if err := campaign(*seedFlag, keys, t.Logf); err != nil {
 			t.Fatalf("seed %d: %v", *seedFlag, err)
 		}
@@ -57,7 +57,10 @@ func TestCrashCampaign(t *testing.T) {
 			}
 		})
 	}
-	base := uint64(time.Now().UnixNano())
+	base := *seedFlag
+	if base == 0 {
+		base = uint64(time.Now().UnixNano())
+	}
 	for i := range runs {
 		if t.Failed() {
 			break
