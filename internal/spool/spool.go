@@ -23,7 +23,8 @@ type Spool struct {
 	index   *index
 	metrics *metrics
 	sink    atomic.Pointer[Sink]
-	ops     sync.Pool
+	ops     sync.Pool     // of *op
+	lent    sync.Pool     // of *[]Change: room for lentChanges, clean
 	kick    chan struct{} // asks Run for a checkpoint
 	failed  chan struct{} // closed when mu.err is set
 	scans   chan struct{} // one token for each claim that reads the index
@@ -169,10 +170,11 @@ func (s *Spool) begin() *op {
 }
 
 // What an op may hold and still be used again. There are as many as delivery has workers, and what they hold keeps the
-// messages in memory that they were about.
+// messages in memory that they were about. Room for more changes is lent, and given back clean.
 const (
 	keptMeta    = 64 << 10
 	keptChanges = 64
+	lentChanges = 1024
 )
 
 // end gives an op back to the pool. What records and changes refer to stays reachable until they are used again:
@@ -180,6 +182,12 @@ const (
 func (s *Spool) end(o *op) {
 	clear(o.msgs)
 	clear(o.batch.Records)
+	if cap(o.changes) == lentChanges {
+		clear(o.changes)
+		given := o.changes[:0]
+		s.lent.Put(&given)
+		o.changes = nil
+	}
 	o.records, o.changes, o.msgs = o.records[:0], o.changes[:0], o.msgs[:0]
 	o.batch.Records, o.batch.Lazy = o.batch.Records[:0], false
 	o.meta, o.ends, o.tombs, o.notices = o.meta[:0], o.ends[:0], o.tombs[:0], o.notices[:0]
@@ -197,7 +205,17 @@ func (o *op) record(kind journal.Kind, at time.Time) *Record {
 }
 
 // expect makes room for n changes more. Changes are large: growing by and by would copy them again and again.
-func (o *op) expect(n int) { o.changes = slices.Grow(o.changes, n) }
+func (o *op) expect(n int) {
+	if len(o.changes) > 0 || n <= keptChanges || n > lentChanges {
+		o.changes = slices.Grow(o.changes, n)
+		return
+	}
+	if lent, ok := o.spool.lent.Get().(*[]Change); ok {
+		o.changes = *lent
+		return
+	}
+	o.changes = make([]Change, 0, lentChanges)
+}
 
 // change adds a change of e to the last record.
 func (o *op) change(e *entry) *Change {

@@ -12,8 +12,8 @@ import (
 
 // runCrowded is row K-5: sites that take little, late or seldom, beside healthy ones.
 func runCrowded(ctx context.Context, t *Trial) (*Verdict, error) {
-	const healthy = 20
-	n := t.runs(2000, 10000)
+	const healthy, rounds, share = 20, 3, 0.9
+	n := t.runs(1000, 5000)
 	slow := []*provider{
 		{domain: "slow.example", script: smtptest.Script{Rate: 20}},
 		{domain: "narrow.example", script: smtptest.Script{Sessions: 3}},
@@ -48,7 +48,18 @@ func runCrowded(ctx context.Context, t *Trial) (*Verdict, error) {
 			}
 			return float64(n) / time.Since(began).Seconds(), nil
 		}
-		alone, err := rate("alone")
+		// The machine is shared, so what is measured twice differs by a tenth or two without any cause: the best of some rounds counts.
+		best := func(name string) (most float64, err error) {
+			for i := range rounds {
+				one, err := rate(fmt.Sprintf("%s%d", name, i))
+				if err != nil {
+					return 0, err
+				}
+				most = max(most, one)
+			}
+			return most, nil
+		}
+		alone, err := best("alone")
 		if err != nil {
 			return err
 		}
@@ -56,13 +67,12 @@ func runCrowded(ctx context.Context, t *Trial) (*Verdict, error) {
 		r.feed(ctx, feed{name: "slow", n: limited, sessions: 16, to: func(i int) []string {
 			return []string{fmt.Sprintf("user%d@%s", i, slow[i%len(slow)].domain)}
 		}})
-		beside, err := rate("beside")
+		beside, err := best("beside")
 		if err != nil {
 			return err
 		}
 		r.v.note("healthy sites take %.0f messages a second alone, %.0f beside %d for limited ones", alone, beside, limited)
-		// The machine is shared, so what is measured twice differs by a tenth or two without any cause.
-		if beside < 0.7*alone {
+		if beside < share*alone {
 			r.v.breach(Row, "healthy sites take %.0f messages a second, and beside limited ones %.0f", alone, beside)
 		}
 		return nil
