@@ -38,26 +38,23 @@ const (
 var (
 	goroutineTotal = regexp.MustCompile(`^goroutine profile: total (\d+)`)
 	heapAlloc      = regexp.MustCompile(`(?m)^# HeapAlloc = (\d+)`)
-	heapRate       = regexp.MustCompile(`^heap profile: .* @ heap/(\d+)`)
-	heapRecord     = regexp.MustCompile(`^(\d+): (\d+) \[\d+: \d+\] @`)
 )
 
 // use asks a server that serves profiles what it holds.
 func (p *process) use(ctx context.Context) (*usage, error) {
 	u := new(usage)
-	var text string
 	for _, q := range []struct {
 		path string
 		form *regexp.Regexp
 		to   func(int64)
 	}{
-		{"goroutine?debug=1", goroutineTotal, func(n int64) { u.goroutines = int(n) }},
 		// Twice, since a pool gives up what it holds at the second collection.
 		{"heap?gc=1&debug=1", heapAlloc, func(int64) {}},
 		{"heap?gc=1&debug=1", heapAlloc, func(n int64) { u.heap = n }},
+		{"goroutine?debug=1", goroutineTotal, func(n int64) { u.goroutines = int(n) }},
 	} {
-		var err error
-		if text, err = get(ctx, "http://"+p.profiles+"/debug/pprof/"+q.path); err != nil {
+		text, err := get(ctx, "http://"+p.profiles+"/debug/pprof/"+q.path)
+		if err != nil {
 			return nil, fmt.Errorf("ask for profile: %w", err)
 		}
 		m := q.form.FindStringSubmatch(text)
@@ -77,11 +74,10 @@ func (p *process) use(ctx context.Context) (*usage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask for the memory of the index: %w", err)
 	}
-	index := max(spool.MemoryIndex, heapOf(text, indexAllocator))
-	if index > indexLimit {
-		return nil, fmt.Errorf("the index holds %.1f MiB", mib(index))
+	if spool.MemoryIndex > indexLimit {
+		return nil, fmt.Errorf("the index holds %.1f MiB", mib(spool.MemoryIndex))
 	}
-	u.heap -= index
+	u.heap -= spool.MemoryIndex
 	files, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "fd"))
 	if err != nil {
 		return nil, fmt.Errorf("count descriptors: %w", err)
@@ -89,32 +85,6 @@ func (p *process) use(ctx context.Context) (*usage, error) {
 	u.descriptors = len(files)
 	u.resident, err = p.memory("VmRSS")
 	return u, err
-}
-
-// indexAllocator makes the index's tables in memory and its cache. What of it is in use may be more than the index tells: without
-// cgo a table or two stay in memory that Pebble has given up and counts no more (seen with v2.1.7: three of 8 MiB, two counted).
-const indexAllocator = "github.com/cockroachdb/pebble/v2/internal/manual.New+"
-
-// heapOf returns about how many octets are in use, by a heap profile as text, that a function made.
-func heapOf(profile, function string) (octets int64) {
-	rate, ofRecord, counted := 1.0, 0.0, false
-	for line := range strings.Lines(profile) {
-		if m := heapRate.FindStringSubmatch(line); m != nil {
-			rate, _ = strconv.ParseFloat(m[1], 64)
-			rate /= 2 // the text tells twice the rate
-		}
-		if m := heapRecord.FindStringSubmatch(line); m != nil {
-			n, _ := strconv.ParseFloat(m[1], 64)
-			size, _ := strconv.ParseFloat(m[2], 64)
-			ofRecord, counted = 0, false
-			if n > 0 { // small ones are sampled seldom, and stand for others
-				ofRecord = size / (1 - math.Exp(-size/n/rate))
-			}
-		} else if !counted && strings.HasPrefix(line, "#") && strings.Contains(line, function) {
-			octets, counted = octets+int64(ofRecord), true
-		}
-	}
-	return octets
 }
 
 // memory returns a line of /proc/PID/status in octets: VmRSS, or VmHWM for the most so far.
