@@ -65,7 +65,7 @@ func (s *Scheduler) claimLocked(q *queue, now time.Time) {
 	next := stat.NextDue
 	switch {
 	case err != nil:
-		q.health.pause(after, spool.Result{
+		q.health.pause(now, after, spool.Result{
 			Reason: event.LocalError, Explanation: "due entries cannot be claimed: " + err.Error(),
 		}, settings.Pause)
 		next = now

@@ -47,9 +47,12 @@ func (h *health) failed(started, now time.Time, r spool.Result, s *Settings, ran
 	h.probes++
 }
 
-// pause notes that this server could not make an attempt, for the reason in r. The queue rests for first, twice as
-// long the next time in a row, and so on up to 64 times.
-func (h *health) pause(now time.Time, r spool.Result, first time.Duration) {
+// pause notes that this server could not make an attempt, begun at started, for the reason in r. The queue rests for
+// first, twice as long the next time in a row, and so on up to 64 times.
+func (h *health) pause(started, now time.Time, r spool.Result, first time.Duration) {
+	if h.paused > 0 && started.Before(h.at) {
+		return // begun before the last such verdict, as with failed
+	}
 	h.last, h.at = &r, now
 	wait := first << min(h.paused, 6)
 	if h.paused == 0 {

@@ -97,3 +97,31 @@ func TestLocalTroubleDoesNotCountAgainstTheDestination(t *testing.T) {
 		}
 	})
 }
+
+// Attempts that end for one and the same want of something are one reason to rest, and none is begun before the rest is over.
+func TestRestIsNotMultiplied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tries atomic.Int64
+		b := start(t, narrow(), func(_ context.Context, j *Job) Verdict {
+			tries.Add(1)
+			time.Sleep(10 * time.Millisecond)
+			return all(j, spool.Result{Explanation: "no file handle is free"})
+		})
+		defer b.stop()
+		for range 10 {
+			b.accept(b.message("t", "a.example"))
+		}
+		time.Sleep(510 * time.Millisecond)
+		synctest.Wait()
+		info, _ := b.s.Queue(spool.QueueKey{Tenant: "t", Domain: "a.example"})
+		if n := tries.Load(); n != 2 || info.Why.Code != Paused || info.Why.Until.Sub(time.Now()) != 500*time.Millisecond {
+			t.Errorf("%d tries, %+v", n, info.Why)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		info, _ = b.s.Queue(spool.QueueKey{Tenant: "t", Domain: "a.example"})
+		if rest := time.Until(info.Why.Until); info.Why.Code != Paused || rest < time.Second || rest > 2*time.Second {
+			t.Errorf("after the second: %+v", info.Why)
+		}
+	})
+}

@@ -194,9 +194,7 @@ func (s *Scheduler) attempt(w *worker) (Verdict, finding) {
 		return v, nothing
 	}
 	if untried == len(a.Entries) {
-		s.o.Spool.Return(a.Entries)
-		s.remind() // an operator may have wished to bounce them
-		return v, untouched
+		return v, untouched // not returned yet: they are due, and the queue must have come to rest first
 	}
 	s.settling <- struct{}{}
 	s.o.Spool.Settle(a, s.settled)
@@ -270,6 +268,9 @@ func (s *Scheduler) schedule(v *Verdict) {
 // afterLocked draws the conclusions of an attempt for the queue.
 func (s *Scheduler) afterLocked(w *worker, q *queue, v Verdict, what finding) {
 	now, started := time.Now(), w.started
+	if what == untouched {
+		s.untouchedLocked(q, v.Attempt, started, now)
+	}
 	w.entries = nil
 	w.job.Message, w.job.Entries = nil, nil
 	switch what {
@@ -292,11 +293,19 @@ func (s *Scheduler) afterLocked(w *worker, q *queue, v Verdict, what finding) {
 			s.o.Spool.Return(back)
 			s.mu.Lock()
 		}
-	case untouched:
-		if s.attempts.Err() == nil {
-			q.health.pause(now, worst(v.Attempt.Results), s.mu.settings.Pause)
-		}
 	}
+}
+
+// untouchedLocked lets the queue rest after an attempt that this server could not make, and returns the attempt's
+// entries: in this order, since they are due. The lock is released meanwhile.
+func (s *Scheduler) untouchedLocked(q *queue, a *spool.Attempt, started, now time.Time) {
+	if s.attempts.Err() == nil {
+		q.health.pause(started, now, worst(a.Results), s.mu.settings.Pause)
+	}
+	s.mu.Unlock()
+	s.o.Spool.Return(a.Entries)
+	s.remind() // an operator may have wished to bounce them
+	s.mu.Lock()
 }
 
 // failedLocked notes that an attempt did not get to the destination.
