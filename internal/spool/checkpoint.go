@@ -38,6 +38,9 @@ func (s *Spool) Run(ctx context.Context) error {
 		if err := s.reclaim(ctx); err != nil && ctx.Err() == nil {
 			return err
 		}
+		if err := s.restIndex(); err != nil {
+			return err
+		}
 	}
 }
 

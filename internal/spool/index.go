@@ -44,6 +44,9 @@ type index struct {
 	broken atomic.Pointer[error] // set when Pebble gave up
 
 	memtable uint64 // octets of a table in memory
+
+	flushes atomic.Int64 // how often Pebble wrote out tables of memory
+	resting resting
 }
 
 // indexKey is what keys the index has for an entry. The zero value: none.
@@ -120,6 +123,9 @@ func damaged(err error) bool { return errors.Is(err, errDamaged) || pebble.IsCor
 // There are no filters, since all that is looked up by its key is there.
 const indexBlock = 256 << 10
 
+// maxTables is how many tables may be in memory before writes wait for them to be written out.
+const maxTables = 3
+
 // openIndex opens or makes the database. Its writes are not synced: after a crash it is what it was at some
 // checkpoint, at least the one before the last sync.
 func openIndex(o indexOptions) (*index, error) {
@@ -132,7 +138,7 @@ func openIndex(o indexOptions) (*index, error) {
 		Cache:                       cache,
 		FormatMajorVersion:          pebble.FormatTableFormatV6,
 		MemTableSize:                o.memtable,
-		MemTableStopWritesThreshold: 3,
+		MemTableStopWritesThreshold: maxTables,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       64,        // a checkpoint that waits for a long compaction costs more memory than reads cost time
 		LBaseMaxBytes:               256 << 20, // an index of a million entries has one level less to go through
@@ -145,6 +151,7 @@ func openIndex(o indexOptions) (*index, error) {
 		o.logger.Error("the spool's index is damaged", "file", info.Path, "error", info.Details)
 		o.damaged()
 	}}
+	opts.EventListener.FlushEnd = func(pebble.FlushInfo) { x.flushes.Add(1) }
 	opts.Experimental.ReadSamplingMultiplier = -1 // due mail is read once, from all over: no reason to compact what it lies in
 	for i := range opts.Levels {
 		opts.Levels[i].IndexBlockSize = indexBlock

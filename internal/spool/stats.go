@@ -32,8 +32,8 @@ type Stats struct {
 	Extents         int
 }
 
-// IndexMemory returns the octets of memory that the index holds: its cache and what is not yet in its tables. A table or two that
-// it is done with may still be in memory beside. It is dearer than Stats.
+// IndexMemory returns the octets of memory that the index holds: its cache and what is not yet in its tables. Under load
+// a table or two that it is done with may still be in memory beside, until it rests. It is dearer than Stats.
 func (s *Spool) IndexMemory() int64 {
 	if err := s.hold(); err != nil {
 		return 0
