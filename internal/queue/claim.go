@@ -20,7 +20,7 @@ const (
 
 // tightLocked reports whether the windows are as full as they should be for q.
 func (s *Scheduler) tightLocked(q *queue) bool {
-	return s.mu.entries+s.mu.claiming >= s.o.WindowTotal || q.tenant.entries+q.tenant.claiming >= s.o.WindowTotal/2
+	return s.mu.room+s.mu.claiming >= s.o.WindowTotal || q.tenant.room+q.tenant.claiming >= s.o.WindowTotal/2
 }
 
 // staysLocked reports whether a worker keeps its slot though others stand in line: while the windows are full, what was
@@ -32,10 +32,9 @@ func (s *Scheduler) staysLocked(w *worker, now time.Time) bool {
 
 // claimLocked claims due entries of q into its window. The lock is given up meanwhile; q.claiming keeps others away.
 func (s *Scheduler) claimLocked(q *queue, now time.Time) {
-	room := s.o.WindowTotal - s.mu.entries - s.mu.claiming
-	limit := min(s.o.Claim, room, s.o.WindowTotal/2-q.tenant.entries-q.tenant.claiming)
+	limit := min(s.o.Claim, s.o.WindowTotal-s.mu.room-s.mu.claiming, s.o.WindowTotal/2-q.tenant.room-q.tenant.claiming)
 	least := leastClaim // a worker in want of work always gets some
-	if s.mu.entries+s.mu.claiming > s.o.WindowTotal+leastClaim*s.mu.settings.Attempts {
+	if s.mu.room+s.mu.claiming > s.o.WindowTotal+leastClaim*s.mu.settings.Attempts {
 		least = 1 // attempts take too long for one to have its turn with all of it
 	}
 	limit = max(limit, min(s.o.Claim, least))

@@ -33,6 +33,7 @@ type Options struct {
 	DrainTimeout time.Duration
 
 	// Window bounds the entries of one queue that are claimed and held in memory, ready for an attempt. Default 10,000.
+	// Of one message's, [spool.Share] count as one.
 	Window int
 	// WindowTotal and WindowBytes bound the same over all queues, in entries and in octets of the messages; one tenant
 	// gets at most half of the entries. Defaults 40,000 and 256 MiB.

@@ -20,6 +20,7 @@ type queue struct {
 	window  deque[group]
 	groups  int
 	entries int
+	room    int // what they take of the windows: see room
 
 	due      time.Time // earliest due entry in the spool; zero: none
 	claiming bool      // a worker is claiming
@@ -48,6 +49,9 @@ type group struct {
 	spread  bool           // the message has groups in other queues: siblings knows it
 	fresh   bool           // not yet attempted; its bytes are probably in memory
 }
+
+// room returns how much of a window n entries of one message in one queue take.
+func room(n int) int { return (n + spool.Share - 1) / spool.Share }
 
 // place is where a group stands.
 type place struct {
@@ -144,8 +148,11 @@ func (s *Scheduler) takeLocked(p place) (group, bool) {
 func (s *Scheduler) countLocked(q *queue, g group, sign int) {
 	n := sign * len(g.entries)
 	q.entries += n
-	q.tenant.entries += n
 	s.mu.entries += n
+	n = sign * room(len(g.entries))
+	q.room += n
+	q.tenant.room += n
+	s.mu.room += n
 	if g.fresh {
 		s.mu.bytes += int64(sign) * g.message.Size
 	}

@@ -54,7 +54,8 @@ type Scheduler struct {
 		spare   int       // fewest of them since the last sweep
 
 		entries  int   // in windows
-		claiming int   // entries that may come into windows by claims under way
+		room     int   // what they take of them
+		claiming int   // what claims under way may come to take
 		bytes    int64 // of fresh messages in windows
 		siblings map[message.ID][]place
 	}

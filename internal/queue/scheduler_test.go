@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -437,8 +438,8 @@ func TestWindowsAreBounded(t *testing.T) {
 				if q.entries > window {
 					t.Errorf("%d entries in the window of %v", q.entries, q.key)
 				}
-				if q.tenant.entries > total/2+slots {
-					t.Errorf("%d entries of tenant %s in windows", q.tenant.entries, q.tenant.name)
+				if q.tenant.room > total/2+slots {
+					t.Errorf("tenant %s takes %d of the windows", q.tenant.name, q.tenant.room)
 				}
 			}
 			b.s.mu.Unlock()
@@ -456,6 +457,30 @@ func TestWindowsAreBounded(t *testing.T) {
 		}
 		if most > total+slots || most < window {
 			t.Errorf("at most %d entries in windows, want nearly %d", most, total)
+		}
+	})
+}
+
+// Recipients of one message take less of the windows than as many messages do, and are counted as what they are.
+func TestRecipientsOfAMessageShareTheWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const window, recipients = 40, 10 * spool.Share
+		most := 0
+		var b *bench
+		b = start(t, Options{Window: window, Settings: Settings{Attempts: 1}}, func(_ context.Context, j *Job) Verdict {
+			info, _ := b.s.Queue(j.Key)
+			most = max(most, info.Window)
+			time.Sleep(time.Second)
+			return delivered(j)
+		})
+		defer b.stop()
+		for range 20 {
+			b.accept(b.message("t", slices.Repeat([]string{"a.example"}, recipients)...))
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if b.left() != 0 || most > window*spool.Share || most < window*spool.Share-recipients {
+			t.Errorf("%d left; at most %d entries in the window, want nearly %d", b.left(), most, window*spool.Share)
 		}
 	})
 }

@@ -79,14 +79,14 @@ func (s *Scheduler) ruleLocked(m *spool.Message, entries []*spool.Entry) (free, 
 // admitsLocked reports whether n fresh entries of m may wait in memory. While due entries wait in the spool for their
 // turn, a quarter of the window is kept free for them.
 func (s *Scheduler) admitsLocked(q *queue, m *spool.Message, n int, now time.Time) bool {
-	room := s.o.Window
+	window, n := s.o.Window, room(n)
 	if q.claimable(now) {
-		room -= room / 4
+		window -= window / 4
 	}
 	return s.mu.failed == nil && !q.health.stopped(now) &&
-		(q.entries == 0 || q.entries+n <= room) &&
-		s.mu.entries+s.mu.claiming+n <= s.o.WindowTotal &&
-		q.tenant.entries+q.tenant.claiming+n <= max(1, s.o.WindowTotal/2) &&
+		(q.room == 0 || q.room+n <= window) &&
+		s.mu.room+s.mu.claiming+n <= s.o.WindowTotal &&
+		q.tenant.room+q.tenant.claiming+n <= max(1, s.o.WindowTotal/2) &&
 		s.mu.bytes+m.Size <= s.o.WindowBytes
 }
 

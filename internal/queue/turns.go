@@ -25,8 +25,8 @@ const (
 type tenant struct {
 	name     string
 	queues   int // in memory
-	entries  int // in windows
-	claiming int // entries that may come into windows by claims under way
+	room     int // what its entries take of the windows
+	claiming int // what claims under way may come to take
 	active   int // slots in use, in all and by class
 	shares   [classes]int
 	line     [classes]deque[*queue]

@@ -121,7 +121,7 @@ func (s *Scheduler) nextLocked(q *queue, now time.Time) move {
 	switch {
 	case s.mu.stopping || s.mu.failed != nil || !q.ready(now) || q.active > q.limit(&s.mu.settings):
 		return rest
-	case q.claimable(now) && (q.groups == 0 || q.streak >= s.o.Claim && q.entries+s.o.Claim <= s.o.Window):
+	case q.claimable(now) && (q.groups == 0 || q.streak >= s.o.Claim && q.room+s.o.Claim <= s.o.Window):
 		return claim
 	case q.groups > 0:
 		return attempt

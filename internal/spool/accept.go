@@ -123,7 +123,7 @@ func (s *Spool) underWay() int64 {
 }
 
 // full reports whether the overlay takes nothing more before a checkpoint. mu is held.
-func (s *Spool) full() bool { return s.mu.resident >= overlayHard*s.opts.OverlayEntries }
+func (s *Spool) full() bool { return s.mu.weight >= overlayHard*s.opts.OverlayEntries }
 
 // roomSoon returns a channel that is closed when something has become less. mu is held.
 func (s *Spool) roomSoon() <-chan struct{} {

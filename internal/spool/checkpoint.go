@@ -262,7 +262,7 @@ func (s *Spool) demand(now time.Time) int {
 	if now.Sub(d.since) >= s.opts.Checkpoint {
 		d.before, d.claimed, d.since = d.claimed, 0, now
 	}
-	if full := overlayHard * s.opts.OverlayEntries; s.mu.resident >= full/4*3 || s.mu.resident-s.mu.claimed >= full/2 {
+	if full := overlayHard * s.opts.OverlayEntries; s.mu.weight >= full/4*3 || s.mu.resident-s.mu.claimed >= full/2 {
 		return 0 // others wait for room, or soon will
 	}
 	return min(2*(d.before+d.claimed), s.opts.OverlayEntries/4)

@@ -33,8 +33,8 @@ type Options struct {
 	PendingBytes int64
 	// Checkpoint is the time between two checkpoints; default 2 s. It bounds what a start must replay.
 	Checkpoint time.Duration
-	// OverlayEntries is how many entries may have changed before a checkpoint is made early; default 50,000. Accept
-	// waits when twice as many are in memory.
+	// OverlayEntries is how many messages may have changed before a checkpoint is made early; default 50,000. Accept
+	// waits when twice as many are in memory. Of the entries of one message, [Share] count as one message.
 	OverlayEntries int
 
 	// Interrupted says how long entries rest whose attempts were interrupted by the end of the process, once, twice,
@@ -74,6 +74,10 @@ var defaultInterrupted = []time.Duration{
 }
 
 const overlayHard = 2 // times OverlayEntries
+
+// Share is how many entries of one message count as one where memory is bounded: they share an envelope and a body, and are
+// attempted together. They take some 0.5 KiB each, a message with one entry 1.2 KiB and its body.
+const Share = 4
 
 func (o Options) filled() (Options, error) {
 	fill := func(p *int64, n int64) {

@@ -54,6 +54,9 @@ func (e *entry) point() duePoint {
 	return duePoint{due: e.due, id: e.msg.ID, index: uint32(e.Index)}
 }
 
+// weight returns what m counts in the overlay.
+func (m *msg) weight() int { return (len(m.entries) + Share - 1) / Share }
+
 func (m *msg) find(index int) *entry {
 	if index < len(m.entries) && m.entries[index].Index == index { // none is missing, the usual case
 		return &m.entries[index]
@@ -207,6 +210,7 @@ func (s *Spool) dropQueue(q *queue) {
 func (s *Spool) enter(m *msg, counted bool) {
 	s.mu.msgs[m.ID] = m
 	s.mu.resident += len(m.entries)
+	s.mu.weight += m.weight()
 	if m.dirty {
 		s.mu.dirty.push(m)
 	} else {
@@ -240,6 +244,7 @@ func (s *Spool) leave(m *msg) {
 		delete(s.mu.msgs, m.ID)
 	}
 	s.mu.resident -= len(m.entries)
+	s.mu.weight -= m.weight()
 	m.unlink()
 	s.dropBody(m)
 	if !s.mu.live {

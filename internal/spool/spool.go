@@ -51,6 +51,7 @@ type Spool struct {
 		dirty    msgList  // the index does not have their state
 		clean    msgList  // the index has it
 		resident int      // entries in the overlay
+		weight   int      // the same by the memory that they take
 
 		waiting, claimed, held int
 

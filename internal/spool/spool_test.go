@@ -3,12 +3,15 @@ package spool
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/godwit-mta/godwit/smtp"
 )
 
 func TestAcceptAndDeliver(t *testing.T) {
@@ -99,4 +102,24 @@ func TestClaimOfManyRecipients(t *testing.T) {
 		}
 	}
 	r.sums()
+}
+
+// Entries of one message count by Share while memory is bounded; Accept waits for room beyond it.
+func TestAcceptWaitsByWeight(t *testing.T) {
+	t.Parallel()
+	const most = 20 // messages of one entry
+	r := newRig(t, vfs.NewMem(), func(r *rig) { r.opts.OverlayEntries = most / overlayHard })
+	for range most / 2 {
+		r.accept(r.message(slices.Repeat([]string{"a.example"}, 2*Share)...))
+	}
+	if st := r.sums(); st.OverlayEntries != most*Share {
+		t.Errorf("%d entries in memory, want %d", st.OverlayEntries, most*Share)
+	}
+	body := smtp.BodyOf([]byte("x\r\n"))
+	defer body.Release()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := r.spool.Accept(ctx, r.message("b.example"), body); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("beyond the bound: %v", err)
+	}
 }
