@@ -142,7 +142,7 @@ func (s *Spool) write(h *header, n int) error {
 		}
 		last = n == 0
 	}
-	s.committed = h.watermark
+	s.committed, s.written = h.watermark, time.Now()
 	return nil
 }
 

@@ -7,15 +7,17 @@ import (
 	"time"
 )
 
-// restIndex lets the index give back memory that it took for its work, if there is nothing to write, and the disk is not
-// nearly full.
+// restAfter is for how many times Options.Checkpoint nothing was written when the index is at rest.
+const restAfter = 4
+
+// restIndex lets the index give back memory that it took for its work, if it is at rest and the disk is not nearly full.
 func (s *Spool) restIndex() error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	s.mu.Lock()
 	err, busy := s.mu.err, s.mu.dirty.n > 0 || s.mu.done != s.committed
 	s.mu.Unlock()
-	if err != nil || busy || s.journal.Room(0) != nil {
+	if err != nil || busy || time.Since(s.written) < restAfter*s.opts.Checkpoint || s.journal.Room(0) != nil {
 		return err
 	}
 	if err := s.index.rest(s.opts.Checkpoint / 20); err != nil {

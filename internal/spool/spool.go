@@ -82,6 +82,7 @@ type Spool struct {
 	quarantine quarantine
 
 	checkpointed time.Time // when the last checkpoint ended; guarded by turn
+	written      time.Time // when one last wrote something; guarded by turn
 
 	committed journal.Position // watermark of the last checkpoint; guarded by turn
 	synced    journal.Position // watermark that is on stable storage; guarded by turn
