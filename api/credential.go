@@ -128,6 +128,7 @@ type Tenant struct {
 	Disabled    bool       `json:"disabled"`
 	Configured  bool       `json:"configured"` // it stands in the configuration file
 	Limits      []Limit    `json:"limits,omitempty"`
+	TLS         string     `json:"tls"` // what sessions must have that carry its mail: none, opportunistic, encrypted, verified; default: it demands nothing
 	Created     *time.Time `json:"created,omitempty"`
 	Credentials int        `json:"credentials"`
 	Domains     int        `json:"domains"` // that it may send from
@@ -143,6 +144,7 @@ type NewTenant struct {
 	ID     string  `json:"id"`
 	Name   string  `json:"name,omitempty"`
 	Limits []Limit `json:"limits,omitempty"`
+	TLS    string  `json:"tls,omitempty"` // as in Tenant
 }
 
 // TenantChange is what is to change; what is left out stays as it is.
@@ -150,6 +152,7 @@ type TenantChange struct {
 	Name     *string  `json:"name,omitempty"`
 	Disabled *bool    `json:"disabled,omitempty"`
 	Limits   *[]Limit `json:"limits,omitempty"`
+	TLS      *string  `json:"tls,omitempty"` // as in Tenant
 }
 
 // Domain is a tenant's claim to a domain.

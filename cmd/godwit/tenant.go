@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/godwit-mta/godwit/api"
+	"github.com/godwit-mta/godwit/internal/submission/auth"
 )
 
 func (a *app) tenantCommand() *cobra.Command {
@@ -56,9 +57,15 @@ The tenant "default" and those of the configuration file need not be made.`,
 		},
 	}
 	c.Flags().StringVar(&n.Name, "label", "", "a `NAME` for people")
+	c.Flags().StringVar(&n.TLS, "tls", "", tenantTLSUsage)
 	c.Flags().StringArrayVar(&limits, "limit", nil, "most that it may send, as `SUBJECT/PERIOD=N`: messages/day=100000")
+	completeTLS(c)
 	return c
 }
+
+func completeTLS(c *cobra.Command) { complete(c, "tls", append(auth.TLSWords(), "default")...) }
+
+const tenantTLSUsage = "the TLS `LEVEL` that its mail demands: none, opportunistic, encrypted, verified, or default"
 
 func (a *app) tenantListCommand() *cobra.Command {
 	return &cobra.Command{
@@ -120,8 +127,9 @@ func printTenant(w io.Writer, t *api.Tenant) {
 	for _, l := range t.Limits {
 		fmt.Fprintf(w, "  limit        %s\n", limitText(l))
 	}
+	fmt.Fprintf(w, "  tls          %s\n", t.TLS)
 	if t.Configured {
-		fmt.Fprintln(w, "  It stands in the configuration file, which gives its name and limits.")
+		fmt.Fprintln(w, "  It stands in the configuration file, which gives its name, limits and tls.")
 	}
 	if t.Created != nil {
 		fmt.Fprintf(w, "  made         %s\n", t.Created.Local().Format("2006-01-02 15:04:05"))
@@ -130,13 +138,18 @@ func printTenant(w io.Writer, t *api.Tenant) {
 
 func (a *app) tenantUpdateCommand() *cobra.Command {
 	var disable, enable, noLimits bool
-	var label string
+	var label, tls string
 	var limits []string
 	c := &cobra.Command{
 		Use:   "update ID",
-		Short: "Disable or enable a tenant, rename or limit it; sessions that are open follow at once",
+		Short: "Disable or enable a tenant, rename or limit it, say what TLS its mail demands",
+		Long: `Change a tenant. Sessions that are open follow at once, and mail that waits from its next attempt on.
+
+--tls says what sessions to other servers must have when they carry its mail; of this and what delivery.tls or a route
+says the stricter counts.`,
 		Example: `  godwit tenant update shop --disable
-  godwit tenant update shop --limit messages/hour=20000`,
+  godwit tenant update shop --limit messages/hour=20000
+  godwit tenant update shop --tls encrypted`,
 		Args:              exactly("ID"),
 		ValidArgsFunction: a.completeTenant,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -149,6 +162,9 @@ func (a *app) tenantUpdateCommand() *cobra.Command {
 			}
 			if c.Flags().Changed("label") {
 				ch.Name = &label
+			}
+			if c.Flags().Changed("tls") {
+				ch.TLS = &tls
 			}
 			if len(limits) > 0 || noLimits {
 				list, err := parseLimits(limits)
@@ -170,9 +186,11 @@ func (a *app) tenantUpdateCommand() *cobra.Command {
 	f.BoolVar(&disable, "disable", false, "let none of its credentials in, until --enable")
 	f.BoolVar(&enable, "enable", false, "undo --disable")
 	f.StringVar(&label, "label", "", "a `NAME` for people")
+	f.StringVar(&tls, "tls", "", tenantTLSUsage)
 	f.StringArrayVar(&limits, "limit", nil, "most that it may send, as `SUBJECT/PERIOD=N`; replaces all limits it has")
 	f.BoolVar(&noLimits, "no-limits", false, "it has no limits of its own")
 	c.MarkFlagsMutuallyExclusive("disable", "enable")
+	completeTLS(c)
 	return c
 }
 

@@ -84,10 +84,10 @@ func (d *Daemon) assemble(ctx context.Context, cfg *config.Config) (_ *running, 
 	if r.reports, err = d.newReports(ctx, cfg, r, ids); err != nil {
 		return nil, err
 	}
-	if r.deliver, err = newDeliverer(d, cfg, r); err != nil {
+	if r.door, err = d.openDoor(ctx, cfg, r); err != nil {
 		return nil, err
 	}
-	if r.door, err = d.openDoor(ctx, cfg, r); err != nil {
+	if r.deliver, err = newDeliverer(d, cfg, r); err != nil {
 		return nil, err
 	}
 	if r.check, err = d.newSelfCheck(); err != nil {
@@ -209,7 +209,7 @@ func newDeliverer(d *Daemon, cfg *config.Config, r *running) (*delivery.Delivere
 	if err != nil {
 		return nil, err
 	}
-	demands, err := tlsSettings(cfg)
+	demands, err := tlsSettings(cfg, r.door.directory)
 	if err != nil {
 		return nil, err
 	}

@@ -128,6 +128,9 @@ func configuredTenants(cfg *config.Config) []auth.ConfiguredTenant {
 	for i := range cfg.Tenants {
 		t := &cfg.Tenants[i]
 		list[i] = auth.ConfiguredTenant{ID: t.ID, Name: t.Name, Domains: t.Domains}
+		if t.TLS != config.DefaultTLS {
+			list[i].TLS = t.TLS
+		}
 	}
 	return list
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/godwit-mta/godwit/internal/dns"
 	"github.com/godwit-mta/godwit/internal/fetch"
 	"github.com/godwit-mta/godwit/internal/httpapi"
+	"github.com/godwit-mta/godwit/internal/submission/auth"
 )
 
 // transport is what is known of the TLS of others: what receivers published, and what hosts have always had.
@@ -113,7 +114,7 @@ func (r *running) followTransport(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	demands, err := tlsSettings(cfg)
+	demands, err := tlsSettings(cfg, r.door.directory)
 	if err != nil {
 		return err
 	}
@@ -138,18 +139,26 @@ func floorSettings(cfg *config.Config) tlsfloor.Settings {
 }
 
 // tlsSettings is what is demanded of sessions where no route says more.
-func tlsSettings(cfg *config.Config) (delivery.TLSSettings, error) {
-	s := delivery.TLSSettings{Tenants: make(map[string]delivery.Level)}
-	var err error
+func tlsSettings(cfg *config.Config, directory *auth.Directory) (s delivery.TLSSettings, err error) {
 	if s.Default, err = level(cfg.Delivery.TLS); err != nil {
 		return s, fmt.Errorf("delivery.tls: %w", err)
 	}
-	for _, t := range cfg.Tenants {
-		if s.Tenants[t.ID], err = level(t.TLS); err != nil {
-			return s, fmt.Errorf("tenant %s: %w", t.ID, err)
-		}
-	}
+	s.Tenant = func(id string) delivery.Level { return tenantLevel(directory, id) }
 	return s, nil
+}
+
+// tenantLevel returns what a tenant demands for its mail. Of a tenant that is no more nobody knows; a word that an older version
+// does not know is taken for the strictest.
+func tenantLevel(directory *auth.Directory, id string) delivery.Level {
+	t, err := directory.Tenant(id)
+	if err != nil {
+		return delivery.LevelUnset
+	}
+	l, err := delivery.ParseLevel(t.TLS)
+	if err != nil {
+		return delivery.LevelVerified
+	}
+	return l
 }
 
 func level(word string) (delivery.Level, error) {

@@ -41,10 +41,7 @@ func (d *Deliverer) level(r *route, tenant string) Level {
 	if r != nil && r.tls.Level != LevelUnset {
 		l = r.tls.Level
 	}
-	if t := s.Tenants[tenant]; t > l {
-		l = t
-	}
-	return l
+	return max(l, min(s.Tenant(tenant), LevelVerified))
 }
 
 // levelKeys tell sessions of the operator's levels apart. Below "verified" the level is all there is to know.

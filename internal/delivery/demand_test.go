@@ -129,7 +129,7 @@ func TestEnforced(t *testing.T) {
 				o.Policies = &policies{plans: map[string]tlspolicy.Plan{"example.test": accepts("k")}}
 			},
 			"operator": func(o *Options) { o.TLS.Default = LevelEncrypted },
-			"tenant":   func(o *Options) { o.TLS.Tenants = map[string]Level{"default": LevelEncrypted} },
+			"tenant":   func(o *Options) { o.TLS.Tenant = func(string) Level { return LevelEncrypted } },
 		} {
 			t.Run(p.Name+", "+how, func(t *testing.T) {
 				t.Parallel()
@@ -308,7 +308,7 @@ func TestRouteLevels(t *testing.T) {
 				quick(o)
 				toSink(one.tls, one.host)(o)
 				if one.tenant != 0 {
-					o.TLS.Tenants = map[string]Level{"default": one.tenant}
+					o.TLS.Tenant = func(string) Level { return one.tenant }
 				}
 			}, one.sink, mx{"127.0.0.2", new(smtptest.Script)})
 			for range 2 { // the second one over a kept session

@@ -125,8 +125,10 @@ func (t *RouteTLS) key() string {
 
 // TLSSettings is what holds where no route says more.
 type TLSSettings struct {
-	Default Level            // LevelOpportunistic
-	Tenants map[string]Level // of tenants that demand more
+	Default Level // LevelOpportunistic
+	// Tenant says what a tenant demands for its mail, at most LevelVerified: pins belong to routes. It is asked for each attempt,
+	// and safe for concurrent use. Nil: no tenant demands anything.
+	Tenant func(id string) Level
 }
 
 func (s TLSSettings) withDefaults() (TLSSettings, error) {
@@ -136,10 +138,8 @@ func (s TLSSettings) withDefaults() (TLSSettings, error) {
 	if s.Default >= LevelPinned {
 		return s, errors.New("delivery: pins belong to routes")
 	}
-	for tenant, l := range s.Tenants {
-		if l >= LevelPinned {
-			return s, fmt.Errorf("delivery: tenant %s: pins belong to routes", tenant)
-		}
+	if s.Tenant == nil {
+		s.Tenant = func(string) Level { return LevelUnset }
 	}
 	return s, nil
 }

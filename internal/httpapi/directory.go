@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -114,7 +115,7 @@ func (h *handler) createTenant(c *call) (any, error) {
 	act.After = n
 	var out api.Tenant
 	err = h.auditor.Do(c.Context(), act, func(ctx context.Context) (any, error) {
-		t, err := h.directory.CreateTenant(ctx, auth.Tenant{ID: n.ID, Name: n.Name, Limits: authLimits(n.Limits)})
+		t, err := h.directory.CreateTenant(ctx, auth.Tenant{ID: n.ID, Name: n.Name, Limits: authLimits(n.Limits), TLS: authTLS(n.TLS)})
 		out = h.apiTenant(t)
 		return nil, refusal("tenant", n.ID, err)
 	})
@@ -135,6 +136,10 @@ func (h *handler) updateTenant(c *call) (any, error) {
 	if ch.Limits != nil {
 		list := authLimits(*ch.Limits)
 		change.Limits = &list
+	}
+	if ch.TLS != nil {
+		word := authTLS(*ch.TLS)
+		change.TLS = &word
 	}
 	act := c.Caller.Act("tenant.update", id)
 	act.Before, act.After = h.apiTenant(before), ch
@@ -163,10 +168,20 @@ func (h *handler) removeTenant(c *call) (any, error) {
 	return out, err
 }
 
+// defaultTLS is the word of who demands nothing of the TLS of his mail.
+const defaultTLS = "default"
+
+func authTLS(word string) string {
+	if word == defaultTLS {
+		return ""
+	}
+	return word
+}
+
 func (h *handler) apiTenant(t auth.Tenant) api.Tenant {
 	out := api.Tenant{
 		ID: t.ID, Name: t.Name, Disabled: t.Disabled, Configured: h.directory.Configured(t.ID), Limits: apiLimits(t.Limits),
-		Created: timeOrNil(t.Created), Credentials: len(h.directory.Credentials(auth.CredentialQuery{Tenant: t.ID})),
+		TLS: cmp.Or(t.TLS, defaultTLS), Created: timeOrNil(t.Created), Credentials: len(h.directory.Credentials(auth.CredentialQuery{Tenant: t.ID})),
 		Domains: len(h.directory.AssignedByConfiguration(t.ID)),
 	}
 	for _, d := range h.directory.Domains(t.ID) {

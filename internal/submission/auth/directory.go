@@ -171,16 +171,8 @@ func (d *Directory) SetConfigured(list []ConfiguredTenant) error {
 		if !is && !was {
 			continue
 		}
-		if s.revisions[tenantPrefix+id] == 0 {
-			e.current.Store(s.implicitTenantLocked(id))
-			continue
-		}
-		if t := e.current.Load(); t != nil {
-			next := *t
-			if c, ok := configured[id]; ok {
-				next.Name, next.Limits, next.Disabled = c.Name, nil, next.Disabled || c.Disabled
-			}
-			e.current.Store(&next)
+		if e.record != nil || s.revisions[tenantPrefix+id] == 0 { // else its record cannot be read
+			s.joinTenantLocked(e)
 		}
 	}
 	return nil

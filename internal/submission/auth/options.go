@@ -62,6 +62,7 @@ type Options struct {
 type ConfiguredTenant struct {
 	ID       string
 	Name     string
+	TLS      string // as [Tenant].TLS
 	Disabled bool
 	Domains  []string // that the operator assigns to it: a name, or all below it ("*.example.com")
 }

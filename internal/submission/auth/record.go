@@ -80,6 +80,7 @@ type Tenant struct {
 	Name     string    `json:"name,omitempty"` // for people
 	Disabled bool      `json:"disabled,omitempty"`
 	Limits   []Limit   `json:"limits,omitempty"`
+	TLS      string    `json:"tls,omitempty"` // what sessions must have that carry its mail: one of [TLSWords]; empty: it demands nothing
 	Created  time.Time `json:"created"`
 }
 

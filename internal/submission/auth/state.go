@@ -33,6 +33,7 @@ type state struct {
 type tenantEntry struct {
 	id      string
 	current atomic.Pointer[Tenant] // nil: there is none
+	record  *Tenant                // as the store has it; nil: it does not
 }
 
 // credentialEntry outlives changes of its credential.
@@ -123,16 +124,30 @@ func (s *state) tenantLocked(id string) *tenantEntry {
 	e := s.tenants[id]
 	if e == nil {
 		e = &tenantEntry{id: id}
-		e.current.Store(s.implicitTenantLocked(id))
+		s.joinTenantLocked(e)
 		s.tenants[id] = e
 	}
 	return e
 }
 
+// joinTenantLocked makes a tenant what record and configuration say. The configuration decides; a record adds that the tenant
+// was disabled at run time.
+func (s *state) joinTenantLocked(e *tenantEntry) {
+	if e.record == nil {
+		e.current.Store(s.implicitTenantLocked(e.id))
+		return
+	}
+	t := *e.record
+	if c, ok := s.configured[e.id]; ok {
+		t.Name, t.Limits, t.TLS, t.Disabled = c.Name, nil, c.TLS, t.Disabled || c.Disabled
+	}
+	e.current.Store(&t)
+}
+
 // implicitTenantLocked returns a tenant that exists without a record: the default one, and those of the configuration.
 func (s *state) implicitTenantLocked(id string) *Tenant {
 	if c, ok := s.configured[id]; ok {
-		return &Tenant{ID: id, Name: c.Name, Disabled: c.Disabled}
+		return &Tenant{ID: id, Name: c.Name, TLS: c.TLS, Disabled: c.Disabled}
 	}
 	if id == DefaultTenant {
 		return &Tenant{ID: id}
@@ -142,19 +157,16 @@ func (s *state) implicitTenantLocked(id string) *Tenant {
 
 func (s *state) learnTenantLocked(id string, value []byte) error {
 	e := s.tenantLocked(id)
-	if value == nil {
-		e.current.Store(s.implicitTenantLocked(id))
-		return nil
+	e.record = nil
+	if value != nil {
+		e.record = new(Tenant)
+		if err := json.Unmarshal(value, e.record); err != nil {
+			e.record = nil
+			e.current.Store(nil)
+			return err
+		}
 	}
-	t := new(Tenant)
-	if err := json.Unmarshal(value, t); err != nil {
-		e.current.Store(nil)
-		return err
-	}
-	if c, ok := s.configured[id]; ok { // the file decides; a record adds that it was disabled at run time
-		t.Name, t.Limits, t.Disabled = c.Name, nil, t.Disabled || c.Disabled
-	}
-	e.current.Store(t)
+	s.joinTenantLocked(e)
 	return nil
 }
 

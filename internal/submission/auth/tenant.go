@@ -16,6 +16,7 @@ type TenantChange struct {
 	Name     *string
 	Disabled *bool
 	Limits   *[]Limit
+	TLS      *string
 }
 
 const (
@@ -35,6 +36,16 @@ func checkLimits(list []Limit) error {
 		case slices.ContainsFunc(list[:i], func(o Limit) bool { return o.Subject == l.Subject && o.Per == l.Per }):
 			return invalid("limits", "%s per %s are limited twice", l.Subject, l.Per)
 		}
+	}
+	return nil
+}
+
+// TLSWords are what a tenant may demand of the sessions that carry its mail, the weakest first; delivery says what they mean.
+func TLSWords() []string { return []string{"none", "opportunistic", "encrypted", "verified"} }
+
+func checkTLS(word string) error {
+	if word != "" && !slices.Contains(TLSWords(), word) {
+		return invalid("tls", "tls %q: write %s, or default for what delivery.tls and routes say", word, strings.Join(TLSWords(), ", "))
 	}
 	return nil
 }
@@ -85,7 +96,7 @@ func (d *Directory) CreateTenant(ctx context.Context, t Tenant) (Tenant, error) 
 	if !isID(t.ID) {
 		return t, invalid("id", "tenant id %q: use 1 to 64 lower-case letters, digits, hyphens, dots or underscores, such as \"shop\"", t.ID)
 	}
-	if err := errors.Join(checkText("name", t.Name), checkLimits(t.Limits)); err != nil {
+	if err := errors.Join(checkText("name", t.Name), checkLimits(t.Limits), checkTLS(t.TLS)); err != nil {
 		return t, err
 	}
 	end, err := d.begin(ctx)
@@ -120,30 +131,33 @@ func (d *Directory) UpdateTenant(ctx context.Context, id string, c TenantChange)
 	if before, err = d.Tenant(id); err != nil {
 		return before, after, err
 	}
-	if d.Configured(id) && (c.Name != nil || c.Limits != nil) {
-		return before, before, invalid("name", "tenant %s stands in the configuration file, which gives its name and limits: change them there", id)
+	if d.Configured(id) && (c.Name != nil || c.Limits != nil || c.TLS != nil) {
+		return before, before, invalid("name", "tenant %s stands in the configuration file, which gives its name, limits and tls: change them there", id)
 	}
-	after = before
+	// What the file says stays out of the record: it may be taken out of the file one day.
+	record, revision, err := read[Tenant](ctx, d.o.Store, tenantPrefix+id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		record = &Tenant{ID: id, Created: now()}
+	case err != nil:
+		return before, before, err
+	}
 	if c.Name != nil {
-		after.Name = *c.Name
+		record.Name = *c.Name
 	}
 	if c.Disabled != nil {
-		after.Disabled = *c.Disabled
+		record.Disabled = *c.Disabled
 	}
 	if c.Limits != nil {
-		after.Limits = *c.Limits
+		record.Limits = *c.Limits
 	}
-	if err := errors.Join(checkText("name", after.Name), checkLimits(after.Limits)); err != nil {
+	if c.TLS != nil {
+		record.TLS = *c.TLS
+	}
+	if err := errors.Join(checkText("name", record.Name), checkLimits(record.Limits), checkTLS(record.TLS)); err != nil {
 		return before, before, err
 	}
-	_, revision, err := read[Tenant](ctx, d.o.Store, tenantPrefix+id)
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return before, before, err
-	}
-	if after.Created.IsZero() {
-		after.Created = now()
-	}
-	value, err := after.encode()
+	value, err := record.encode()
 	if err != nil {
 		return before, before, err
 	}
