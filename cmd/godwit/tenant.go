@@ -65,7 +65,7 @@ The tenant "default" and those of the configuration file need not be made.`,
 
 func completeTLS(c *cobra.Command) { complete(c, "tls", append(auth.TLSWords(), "default")...) }
 
-const tenantTLSUsage = "the TLS `LEVEL` that its mail demands: none, opportunistic, encrypted, verified, or default"
+const tenantTLSUsage = "TLS of its mail, `LEVEL` none, opportunistic, encrypted, verified or default"
 
 func (a *app) tenantListCommand() *cobra.Command {
 	return &cobra.Command{
