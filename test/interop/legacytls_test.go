@@ -167,7 +167,7 @@ func opensslConn(nc net.Conn, keys string, args []string) (net.Conn, error) {
 		return nil, err
 	}
 	var inner net.Conn
-	for range 200 {
+	for range 2000 {
 		if inner, err = net.Dial("tcp", address); err == nil {
 			break
 		}

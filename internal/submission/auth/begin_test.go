@@ -344,7 +344,7 @@ func TestBansAreTold(t *testing.T) {
 			_, _, _ = w.login(from(fmt.Sprintf("203.0.113.%d", i+1)), sasl.PlainClient("", login, "wrong password"))
 		}
 	}
-	for range 2000 {
+	for range 20_000 {
 		mu.Lock()
 		n := len(told)
 		mu.Unlock()
