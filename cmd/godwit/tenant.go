@@ -196,8 +196,10 @@ says the stricter counts.`,
 
 func (a *app) tenantRemoveCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:               "remove ID",
-		Short:             "Remove a tenant that has neither credentials nor domains left",
+		Use:   "remove ID",
+		Short: "Remove a tenant that has neither credentials nor domains left",
+		Long: `Remove a tenant that has neither credentials nor domains left. Mail of it that still waits goes its way, without what
+the tenant demanded of TLS: hold or cancel it first if that matters ("godwit queue list --tenant ID").`,
 		Example:           "  godwit tenant remove shop",
 		Args:              exactly("ID"),
 		ValidArgsFunction: a.completeTenant,
